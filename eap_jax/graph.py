@@ -1,0 +1,87 @@
+"""The residual graph: which node writes, which reads, and which edges exist. numpy only.
+
+Every attention and MLP adds its output to the residual stream and reads the sum of all earlier
+writes, so a model of L layers is a directed acyclic graph between
+  W = 1 + 2L writers: `input`, then `a0, m0, a1, m1, ...`, and
+  R = 4L + 1 readers: `a{l}<q>, a{l}<k>, a{l}<v>, m{l}` per layer, then `logits` (granularity qkv), or
+  R = 2L + 1 readers: `a{l}, m{l}` per layer, then `logits` (granularity block).
+An edge exists iff the writer comes before the reader. Source: arXiv 2509.21044 and its code.
+"""
+
+from typing import Literal
+
+import numpy as np
+
+Granularity = Literal["qkv", "block"]
+GRANULARITIES: tuple[str, ...] = ("qkv", "block")
+
+
+def writer_names(num_layers: int) -> tuple[str, ...]:
+    """Names of the 1 + 2L writers in the order in which they write."""
+    return ("input", *(f"{kind}{layer}" for layer in range(num_layers) for kind in "am"))
+
+
+def reader_names(num_layers: int, granularity: Granularity = "qkv") -> tuple[str, ...]:
+    """Names of the 4L + 1 (`qkv`) or 2L + 1 (`block`) readers in the order of the matrix columns."""
+    _check_granularity(granularity)
+    names = []
+    for layer in range(num_layers):
+        if granularity == "qkv":
+            names += [f"a{layer}<q>", f"a{layer}<k>", f"a{layer}<v>", f"m{layer}"]
+        else:
+            names += [f"a{layer}", f"m{layer}"]
+    return (*names, "logits")
+
+
+def edge_mask(num_layers: int, granularity: Granularity = "qkv") -> np.ndarray:
+    """[W, R] bool: True where the edge writer -> reader exists."""
+    _check_granularity(granularity)
+    attention_reads = 3 if granularity == "qkv" else 1
+    visible_writers = []
+    for layer in range(num_layers):
+        visible_writers += [1 + 2 * layer] * attention_reads + [2 + 2 * layer]
+    visible_writers.append(1 + 2 * num_layers)
+    return np.arange(1 + 2 * num_layers)[:, None] < np.asarray(visible_writers)[None, :]
+
+
+def num_edges(num_layers: int, granularity: Granularity = "qkv") -> int:
+    """Number of edges of the graph (3,691 for 30 layers in granularity qkv)."""
+    return int(edge_mask(num_layers, granularity).sum())
+
+
+def num_layers_of(num_writers: int, num_readers: int) -> int:
+    """L of a score matrix [W, R] in granularity qkv.
+
+    Raises:
+      ValueError: no model has that many writers and readers.
+    """
+    layers = (num_writers - 1) // 2
+    if layers < 1 or (num_writers, num_readers) != (1 + 2 * layers, 1 + 4 * layers):
+        raise ValueError(
+            f"expected a score matrix of [1+2L, 4L+1] entries, found [{num_writers}, {num_readers}]"
+        )
+    return layers
+
+
+def to_block(scores: np.ndarray) -> np.ndarray:
+    """Merge the q, k and v columns of each layer into one attention column.
+
+    Gradients of one node's copies of its input add up, so an edge to the attention node is the sum
+    of the edges to its q, k and v reads.
+
+    Args:
+      scores: [..., W, 4L+1] in granularity qkv.
+
+    Returns:
+      [..., W, 2L+1] in granularity block, same dtype.
+    """
+    num_layers = num_layers_of(*scores.shape[-2:])
+    layers = scores[..., :-1].reshape(*scores.shape[:-1], num_layers, 4)
+    blocks = np.stack([layers[..., :3].sum(axis=-1), layers[..., 3]], axis=-1)
+    blocks = blocks.reshape(*scores.shape[:-1], 2 * num_layers)
+    return np.concatenate([blocks, scores[..., -1:]], axis=-1)
+
+
+def _check_granularity(granularity: str) -> None:
+    if granularity not in GRANULARITIES:
+        raise ValueError(f"granularity: expected one of {GRANULARITIES}, found {granularity!r}")

@@ -1,0 +1,48 @@
+"""What is differentiated: a per-position loss on the model's own response, averaged over targets.
+
+Self-entropy (arXiv 2509.21044): the input is the prompt and all but the last of the counted answer
+tokens, the targets are the counted answer tokens, and the loss is the mean over targets of
+-log softmax(logits)[target].
+"""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Batch:
+    """Texts padded on the right, and where their loss is.
+
+    Attributes:
+      tokens_BT: int32 token ids; padding is any valid id.
+      positions_BJ: int32 positions whose logits predict the targets; padding is any position.
+      targets_BJ: int32 token ids to be predicted; padding is any valid id.
+      weights_BJ: float32 weight of each target, 1 / (number of targets of the row), 0 for padding.
+        A row of padding only has weights 0 everywhere and scores 0.
+    """
+
+    tokens_BT: jax.Array
+    positions_BJ: jax.Array
+    targets_BJ: jax.Array
+    weights_BJ: jax.Array
+
+
+# A per-position objective: logits [..., V] in any float dtype, targets [...] -> loss [...] float32.
+Objective = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+def self_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """-log softmax(logits)[target], in nats.
+
+    Args:
+      logits: [..., V], any float dtype.
+      targets: [...] int32 in [0, V).
+
+    Returns:
+      [...] float32.
+    """
+    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
+    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]

@@ -1,0 +1,316 @@
+"""Llama-shaped transformer in Flax Linen that shows every residual read and write.
+
+    stream = embed[tokens]
+    for each layer:  a = attention(norm(stream));  stream = stream + a
+                     m = mlp(norm(stream));        stream = stream + m
+    logits = head(norm(stream))
+
+`taps` in, `writes` out: a tap is added to what one branch reads, never to the skip path, so the
+gradient at taps = 0 is the branch-read gradient of edge attribution and tap = -write removes one
+edge exactly. A block is cut at its matrix products into four stages (`attention_in`,
+`attention_out`, `mlp_in`, `mlp_out`), so the attribution sweep can differentiate stage by stage
+from the activations between them.
+
+Parameters keep the layout of Hugging Face checkpoints, output axes first, so that conversion never
+transposes. Axis letters are explained in config.py.
+"""
+
+import functools
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from eap_jax.attention import attend, visible
+from eap_jax.config import ModelConfig
+from eap_jax.layers import gated, rms_norm, rotary_tables, rotate
+
+READS = ("q", "k", "v", "mlp")
+
+
+def block_axes(config: ModelConfig) -> dict[str, str]:
+    """Axis letters of one block's parameters by name; with a leading L once layers are stacked."""
+    axes = {
+        "attention_norm": "D", "q": "NHD", "k": "KHD", "v": "KHD", "o": "DNH",
+        "mlp_norm": "D", "gate": "FD", "up": "FD", "down": "DF",
+    }  # fmt: skip
+    if config.qkv_bias:
+        axes |= {"q_bias": "NH", "k_bias": "KH", "v_bias": "KH"}
+    if config.output_bias:
+        axes |= {"o_bias": "D"}
+    if config.mlp_bias:
+        axes |= {"gate_bias": "F", "up_bias": "F", "down_bias": "D"}
+    return axes
+
+
+def end_axes(config: ModelConfig) -> dict[str, str]:
+    """Axis letters of the parameters outside the blocks: `embed`, `final_norm` and, untied, `head`."""
+    axes = {"embed": "VD", "final_norm": "D"}
+    return axes if config.tied_embeddings else axes | {"head": "VD"}
+
+
+def parameter_axes(config: ModelConfig) -> dict:
+    """Axis letters of the whole parameter tree; the tree has exactly this structure."""
+    blocks = {name: "L" + letters for name, letters in block_axes(config).items()}
+    return end_axes(config) | {"blocks": blocks}
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """Size of each axis letter that occurs in the parameters."""
+    return {
+        "L": config.num_layers, "V": config.vocab_size, "D": config.d_model, "F": config.d_ff,
+        "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim,
+    }  # fmt: skip
+
+
+def parameter_shapes(config: ModelConfig) -> dict:
+    """Shapes of the whole parameter tree, leaves are tuples."""
+    sizes = axis_sizes(config)
+    return jax.tree.map(lambda letters: tuple(sizes[c] for c in letters), parameter_axes(config))
+
+
+@flax.struct.dataclass
+class Taps:
+    """Additive perturbations of what each branch reads; zero leaves the model unchanged.
+
+    Attributes:
+      blocks_L4BTD: [L, 4, B, T, D], reads in the order of `READS`.
+      logits_BTD: [B, T, D], what the final norm reads.
+    """
+
+    blocks_L4BTD: jax.Array
+    logits_BTD: jax.Array
+
+    @classmethod
+    def zeros(cls, config: ModelConfig, batch: int, length: int, dtype=jnp.float32) -> "Taps":
+        """All-zero taps for a batch of `batch` texts of `length` tokens."""
+        shape = (batch, length, config.d_model)
+        return cls(jnp.zeros((config.num_layers, 4, *shape), dtype), jnp.zeros(shape, dtype))
+
+
+@flax.struct.dataclass
+class Writes:
+    """Everything that was added to the residual stream.
+
+    Attributes:
+      input_BTD: [B, T, D], the token embeddings.
+      blocks_L2BTD: [L, 2, B, T, D], each layer's attention and MLP write.
+    """
+
+    input_BTD: jax.Array
+    blocks_L2BTD: jax.Array
+
+    def stacked(self) -> jax.Array:
+        """[W, B, T, D] in the order of `graph.writer_names`."""
+        shape = self.input_BTD.shape
+        return jnp.concatenate([self.input_BTD[None], self.blocks_L2BTD.reshape(-1, *shape)])
+
+
+@flax.struct.dataclass
+class Output:
+    """What a forward pass returns.
+
+    Attributes:
+      logits: [B, T, V] in the activations' dtype, or [B, J, V] at the positions asked for.
+      writes: the residual writes.
+    """
+
+    logits: jax.Array
+    writes: Writes
+
+
+@flax.struct.dataclass
+class Activations:
+    """One block's values between its matrix products (a leading L axis when stacked).
+
+    Attributes:
+      stream_BTD: what the block's attention reads, before the norm.
+      q_BTNH, k_BTKH, v_BTKH: rotated queries and keys, values.
+      gate_BTF, up_BTF: the MLP's two projections.
+    """
+
+    stream_BTD: jax.Array
+    q_BTNH: jax.Array
+    k_BTKH: jax.Array
+    v_BTKH: jax.Array
+    gate_BTF: jax.Array
+    up_BTF: jax.Array
+
+
+@flax.struct.dataclass
+class Places:
+    """Where the tokens of a batch sit.
+
+    Attributes:
+      cos, sin: [B or 1, T, H] float32 rotary tables of the queries' positions.
+      query_slots_T, key_slots_S: slot numbers, see attention.py.
+      start_B: first used slot of each row, or None for 0.
+    """
+
+    cos: jax.Array
+    sin: jax.Array
+    query_slots_T: jax.Array
+    key_slots_S: jax.Array
+    start_B: jax.Array | None = None
+
+    @classmethod
+    def of_texts(cls, config: ModelConfig, length: int) -> "Places":
+        """Places of texts that begin in slot 0 (shorter ones padded on the right)."""
+        slots = jnp.arange(length)
+        return cls(*rotary_tables(config, slots[None]), slots, slots)
+
+
+def _matrix_init(key, shape, dtype):
+    return 0.02 * jax.random.normal(key, shape, dtype)
+
+
+class Block(nn.Module):
+    """One layer: attention, then gated MLP, each reading the normalised stream and adding to it."""
+
+    config: ModelConfig
+
+    def setup(self):
+        sizes = axis_sizes(self.config)
+        for name, letters in block_axes(self.config).items():
+            init = nn.initializers.ones if name.endswith("norm") else _matrix_init
+            if name.endswith("bias"):
+                init = nn.initializers.zeros
+            shape = tuple(sizes[letter] for letter in letters)
+            setattr(self, "p_" + name, self.param(name, init, shape, jnp.float32))
+
+    def _linear(self, equation: str, x: jax.Array, name: str, has_bias: bool) -> jax.Array:
+        y = jnp.einsum(equation, x, getattr(self, "p_" + name).astype(x.dtype))
+        return y + getattr(self, f"p_{name}_bias").astype(x.dtype) if has_bias else y
+
+    def attention_in(self, read_q, read_k, read_v, places: Places):
+        """Three branch reads [B, T, D] -> rotated q [B, T, N, H], k [B, T, K, H] and v [B, T, K, H]."""
+        norm = functools.partial(rms_norm, scale_D=self.p_attention_norm, eps=self.config.norm_eps)
+        bias = self.config.qkv_bias
+        q = self._linear("BTD,NHD->BTNH", norm(read_q), "q", bias)
+        k = self._linear("BTD,KHD->BTKH", norm(read_k), "k", bias)
+        v = self._linear("BTD,KHD->BTKH", norm(read_v), "v", bias)
+        return rotate(q, places.cos, places.sin), rotate(k, places.cos, places.sin), v
+
+    def attention_out(self, q_BTNH, k_BSKH, v_BSKH, places: Places, window=None) -> jax.Array:
+        """Queries, keys and values -> the attention's write [B, T, D]."""
+        seen = visible(
+            places.query_slots_T, places.key_slots_S, window=window, start_B=places.start_B
+        )
+        mixed_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, seen)
+        return self._linear("BTNH,DNH->BTD", mixed_BTNH, "o", self.config.output_bias)
+
+    def mlp_in(self, read_BTD):
+        """The MLP's branch read [B, T, D] -> gate and up, [B, T, F] each."""
+        x = rms_norm(read_BTD, self.p_mlp_norm, self.config.norm_eps)
+        bias = self.config.mlp_bias
+        return (
+            self._linear("BTD,FD->BTF", x, "gate", bias),
+            self._linear("BTD,FD->BTF", x, "up", bias),
+        )
+
+    def mlp_out(self, gate_BTF, up_BTF) -> jax.Array:
+        """Gate and up -> the MLP's write [B, T, D]."""
+        return self._linear("BTF,DF->BTD", gated(gate_BTF, up_BTF), "down", self.config.mlp_bias)
+
+    def __call__(self, stream_BTD, places: Places, window=None, taps_4BTD=None):
+        """One layer over whole texts.
+
+        Args:
+          stream_BTD: the residual stream.
+          places: where the tokens sit.
+          window: keys a query sees (scalar, may be traced) or None.
+          taps_4BTD: perturbations of the four branch reads, or None.
+
+        Returns:
+          (stream after the layer, (writes [2, B, T, D], `Activations`)).
+        """
+        taps = [0, 0, 0, 0] if taps_4BTD is None else [t.astype(stream_BTD.dtype) for t in taps_4BTD]
+        reads = [stream_BTD + tap for tap in taps[:3]]
+        q, k, v = self.attention_in(*reads, places)
+        attention_BTD = self.attention_out(q, k, v, places, window)
+        middle_BTD = stream_BTD + attention_BTD
+        gate, up = self.mlp_in(middle_BTD + taps[3])
+        mlp_BTD = self.mlp_out(gate, up)
+        writes = jnp.stack([attention_BTD, mlp_BTD])
+        return middle_BTD + mlp_BTD, (writes, Activations(stream_BTD, q, k, v, gate, up))
+
+
+class Transformer(nn.Module):
+    """The whole model. The activations' dtype is the parameters'.
+
+    Attributes:
+      config: its shape.
+      scan: run the layers as one compiled loop (compile time does not grow with depth) or unrolled.
+      remat: recompute each block in the backward pass instead of keeping its activations.
+    """
+
+    config: ModelConfig
+    scan: bool = True
+    remat: bool = False
+
+    def setup(self):
+        sizes = axis_sizes(self.config)
+        for name, letters in end_axes(self.config).items():
+            init = nn.initializers.ones if name.endswith("norm") else _matrix_init
+            shape = tuple(sizes[letter] for letter in letters)
+            setattr(self, "p_" + name, self.param(name, init, shape, jnp.float32))
+        block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(nn.broadcast, 0, 0),
+            length=self.config.num_layers,
+            unroll=1 if self.scan else self.config.num_layers,
+        )(self.config)
+
+    def embed(self, tokens_BT: jax.Array) -> jax.Array:
+        """Token embeddings [B, T, D], the first write."""
+        return self.p_embed[tokens_BT]
+
+    def run_blocks(self, stream_BTD: jax.Array, places: Places, taps_L4BTD=None):
+        """All layers: (last stream [B, T, D], (writes [L, 2, B, T, D], `Activations` with L first))."""
+        return self.blocks(stream_BTD, places, windows(self.config), taps_L4BTD)
+
+    def unembed(self, stream: jax.Array) -> jax.Array:
+        """Final norm and output head: [..., D] -> logits [..., V] in the stream's dtype."""
+        x = rms_norm(stream, self.p_final_norm, self.config.norm_eps)
+        head_VD = self.p_embed if self.config.tied_embeddings else self.p_head
+        return jnp.einsum("...D,VD->...V", x, head_VD.astype(x.dtype))
+
+    def __call__(self, tokens_BT: jax.Array, taps: Taps | None = None, positions_BJ=None) -> Output:
+        """Forward pass over texts that start at position 0, padded on the right.
+
+        Args:
+          tokens_BT: token ids, whole numbers in [0, V).
+          taps: perturbations of the branch reads, or None.
+          positions_BJ: positions whose logits are wanted, or None for all.
+
+        Returns:
+          `Output`; a padded place holds finite, meaningless values that no earlier place sees.
+        """
+        places = Places.of_texts(self.config, tokens_BT.shape[1])
+        input_BTD = self.embed(tokens_BT)
+        block_taps = None if taps is None else taps.blocks_L4BTD
+        stream_BTD, (writes_L2BTD, _) = self.run_blocks(input_BTD, places, block_taps)
+        if taps is not None:
+            stream_BTD = stream_BTD + taps.logits_BTD.astype(stream_BTD.dtype)
+        if positions_BJ is not None:
+            stream_BTD = jnp.take_along_axis(stream_BTD, positions_BJ[:, :, None], axis=1)
+        return Output(self.unembed(stream_BTD), Writes(input_BTD, writes_L2BTD))
+
+
+def windows(config: ModelConfig) -> jax.Array | None:
+    """[L] window of each layer for the scan; a layer without one gets a window no text reaches."""
+    if config.layer_windows is None:
+        return None
+    unlimited = jnp.iinfo(jnp.int32).max
+    return jnp.asarray([unlimited if w is None else w for w in config.layer_windows], jnp.int32)
+
+
+def init_parameters(config: ModelConfig, key: jax.Array, dtype=jnp.float32) -> dict:
+    """Random parameters (normal with deviation 0.02, norms 1, biases 0) in the model's tree."""
+    tokens = jnp.zeros((1, 1), jnp.int32)
+    params = jax.jit(Transformer(config).init)(key, tokens)["params"]
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
