@@ -139,6 +139,14 @@ class Activations:
 
 
 @flax.struct.dataclass
+class Cache:
+    """Rotated keys and values of one layer, [B, S, K, H] each, in slot order."""
+
+    k_BSKH: jax.Array
+    v_BSKH: jax.Array
+
+
+@flax.struct.dataclass
 class Places:
     """Where the tokens of a batch sit.
 
@@ -159,6 +167,13 @@ class Places:
         """Places of texts that begin in slot 0 (shorter ones padded on the right)."""
         slots = jnp.arange(length)
         return cls(*rotary_tables(config, slots[None]), slots, slots)
+
+    @classmethod
+    def of_slots(cls, config: ModelConfig, query_slots_T, num_slots: int, start_B) -> "Places":
+        """Places of the tokens in `query_slots_T` of texts that begin in slot `start_B`."""
+        positions_BT = jnp.maximum(query_slots_T[None, :] - start_B[:, None], 0)
+        tables = rotary_tables(config, positions_BT)
+        return cls(*tables, query_slots_T, jnp.arange(num_slots), start_B)
 
 
 def _matrix_init(key, shape, dtype):
@@ -234,6 +249,27 @@ class Block(nn.Module):
         mlp_BTD = self.mlp_out(gate, up)
         writes = jnp.stack([attention_BTD, mlp_BTD])
         return middle_BTD + mlp_BTD, (writes, Activations(stream_BTD, q, k, v, gate, up))
+
+    def extend(self, stream_BTD, places: Places, cache: Cache, window=None):
+        """One layer over the next T tokens of texts whose past is in a cache.
+
+        Args:
+          stream_BTD: the residual stream of the new tokens.
+          places: slots of the new tokens (consecutive) and of the whole cache.
+          cache: keys and values of the past.
+          window: keys a query sees, or None.
+
+        Returns:
+          (stream after the layer, cache with the new tokens written to their slots).
+        """
+        q, k, v = self.attention_in(stream_BTD, stream_BTD, stream_BTD, places)
+        first = (0, places.query_slots_T[0], 0, 0)
+        cache = Cache(
+            k_BSKH=jax.lax.dynamic_update_slice(cache.k_BSKH, k, first),
+            v_BSKH=jax.lax.dynamic_update_slice(cache.v_BSKH, v, first),
+        )
+        stream_BTD += self.attention_out(q, cache.k_BSKH, cache.v_BSKH, places, window)
+        return stream_BTD + self.mlp_out(*self.mlp_in(stream_BTD)), cache
 
 
 class Transformer(nn.Module):

@@ -1,0 +1,91 @@
+"""Where arrays live on several devices: the only file that names a mesh axis.
+
+The mesh has two axes: `data` splits the batch, `model` splits heads, MLP width and vocabulary
+(tensor parallelism). An axis letter that its mesh axis does not divide stays whole on every device.
+"""
+
+import math
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from eap_jax.config import ModelConfig
+from eap_jax.transformer import parameter_axes, parameter_shapes
+
+MESH_AXES = ("data", "model")
+_MESH_AXIS_OF = {"B": "data", "N": "model", "K": "model", "F": "model", "V": "model"}
+
+
+def parse_mesh(text: str) -> dict[str, int]:
+    """Sizes of the mesh axes from a flag such as `data:2`, `model:2` or `data:2,model:2`.
+
+    Raises:
+      ValueError: an unknown or repeated axis, or a size that is not a positive whole number.
+    """
+    sizes = {}
+    for part in filter(None, text.split(",")):
+        axis, _, size = part.partition(":")
+        if axis not in MESH_AXES or axis in sizes or not size.isdigit() or int(size) < 1:
+            raise ValueError(f"mesh: expected data:N,model:M, each at most once, found {text!r}")
+        sizes[axis] = int(size)
+    return {axis: sizes.get(axis, 1) for axis in MESH_AXES}
+
+
+def make_mesh(text: str = "", devices=None) -> Mesh:
+    """Mesh of axes (data, model).
+
+    Args:
+      text: sizes as for `parse_mesh`.
+      devices: devices to use, or None for the first ones of `jax.devices()`.
+
+    Raises:
+      ValueError: malformed text, or fewer devices than the mesh needs.
+    """
+    sizes = tuple(parse_mesh(text).values())
+    devices = jax.devices() if devices is None else devices
+    needed = math.prod(sizes)
+    if len(devices) < needed:
+        raise ValueError(f"mesh {text!r}: expected {needed} devices, found {len(devices)}")
+    # Auto: the compiler propagates shardings; Explicit, the default, refuses plain indexing.
+    return Mesh(
+        np.asarray(devices[:needed]).reshape(sizes), MESH_AXES, axis_types=(AxisType.Auto,) * 2
+    )
+
+
+def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
+    """One NamedSharding a parameter, in the structure of `transformer.parameter_axes`."""
+    return jax.tree.map(
+        lambda letters, shape: _sharding(letters, shape, mesh),
+        parameter_axes(config),
+        parameter_shapes(config),
+    )
+
+
+def place_parameters(params: dict, config: ModelConfig, mesh: Mesh) -> dict:
+    """Parameters put on the mesh."""
+    return jax.device_put(params, parameter_shardings(config, mesh))
+
+
+def place_batch(batch, mesh: Mesh):
+    """A batch (any tree whose leaves have rows first) put on the mesh, its rows split over `data`.
+
+    Raises:
+      ValueError: the number of rows is not a multiple of the data axis.
+    """
+
+    def place(leaf):
+        rows, ways = leaf.shape[0], mesh.shape["data"]
+        if rows % ways:
+            raise ValueError(f"batch: expected a multiple of {ways} rows, found {rows}")
+        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec("data")))
+
+    return jax.tree.map(place, batch)
+
+
+def _sharding(letters: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+    names = []
+    for letter, size in zip(letters, shape, strict=True):
+        name = _MESH_AXIS_OF.get(letter)
+        names.append(name if name and size % mesh.shape[name] == 0 else None)
+    return NamedSharding(mesh, PartitionSpec(*names))
