@@ -1,0 +1,120 @@
+"""Orbax checkpoints: the only file that touches Orbax.
+
+A converted model is a directory that stands for itself:
+    config.json, tokenizer files    copied from the Hugging Face checkpoint
+    ends/                           Orbax: embed, final_norm, head
+    blocks/000, blocks/001, ...     Orbax: one checkpoint a layer
+One checkpoint a layer lets conversion, restoring and layer-by-layer attribution hold one layer in
+memory. Training states are single Orbax trees.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from orbax.checkpoint import v1 as ocp
+
+from converters.errors import CheckpointError
+from eap_jax.config import ModelConfig
+from eap_jax.transformer import axis_sizes, block_axes, end_axes
+
+
+def is_orbax(directory: str | Path) -> bool:
+    """Whether a directory holds a converted model."""
+    return (Path(directory) / "ends").is_dir()
+
+
+def ends_path(directory: str | Path) -> Path:
+    """Where the parameters outside the blocks are."""
+    return Path(directory).absolute() / "ends"
+
+
+def block_path(directory: str | Path, layer: int) -> Path:
+    """Where one layer's parameters are."""
+    return Path(directory).absolute() / "blocks" / f"{layer:03d}"
+
+
+def save_tree(path: str | Path, tree: Any) -> None:
+    """Save any tree of arrays; Orbax makes the directory appear whole or not at all."""
+    ocp.save(Path(path).absolute(), tree)
+
+
+def load_tree(path: str | Path, like: Any) -> Any:
+    """Restore a tree.
+
+    Args:
+      path: a checkpoint written by `save_tree`.
+      like: a tree of arrays or ShapeDtypeStructs with the expected structure, shapes and dtypes;
+        a ShapeDtypeStruct's sharding says where the leaf is put.
+
+    Raises:
+      CheckpointError: the checkpoint is not readable or does not have that structure.
+    """
+    abstract = jax.tree.map(_abstract, like)
+    try:
+        saved = ocp.metadata(Path(path).absolute()).metadata
+        _check_leaves(path, saved, abstract)
+        return ocp.load(Path(path).absolute(), abstract)
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {reason}") from None
+
+
+def load_ends(directory: str | Path, config: ModelConfig, shardings=None) -> dict[str, Any]:
+    """Parameters outside the blocks: numpy, or jax arrays where `shardings` say so."""
+    return _load_group(ends_path(directory), end_axes(config), config, shardings)
+
+
+def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings=None):
+    """One layer's parameters: numpy, or jax arrays where `shardings` (without L) say so."""
+    return _load_group(block_path(directory, layer), block_axes(config), config, shardings)
+
+
+def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
+    sizes = axis_sizes(config)
+    try:
+        saved = ocp.metadata(path).metadata
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
+    if set(saved) != set(axes):
+        raise CheckpointError(f"{path}: expected tensors {sorted(axes)}, found {sorted(saved)}")
+    like = {}
+    for name, letters in axes.items():
+        shape, dtype = tuple(sizes[c] for c in letters), saved[name].dtype
+        # Orbax casts silently to whatever dtype is asked for, so the saved one is asked for.
+        sharding = None if shardings is None else shardings[name]
+        like[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
+    loaded = load_tree(path, like)
+    return loaded if shardings is not None else {n: np.asarray(leaf) for n, leaf in loaded.items()}
+
+
+def _abstract(leaf) -> jax.ShapeDtypeStruct:
+    if isinstance(leaf, jax.ShapeDtypeStruct):
+        sharding = leaf.sharding
+        if sharding is None:
+            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))
+
+
+def _check_leaves(path, saved, expected) -> None:
+    found = dict(_flat(saved))
+    wanted = dict(_flat(expected))
+    if set(found) != set(wanted):
+        odd = sorted(set(found) ^ set(wanted))
+        raise CheckpointError(f"{path}: leaves differ from what was expected: {', '.join(odd[:3])}")
+    for name, leaf in wanted.items():
+        if tuple(found[name].shape) != leaf.shape or found[name].dtype != leaf.dtype:
+            raise CheckpointError(
+                f"{path}: {name}: expected {leaf.dtype} {leaf.shape}, found "
+                f"{found[name].dtype} {tuple(found[name].shape)}"
+            )
+
+
+def _flat(tree):
+    """(path, leaf) pairs; keys of every kind become strings, as Orbax stores them."""
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        yield "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path), leaf

@@ -1,0 +1,91 @@
+r"""Convert a checkpoint: Hugging Face -> Orbax, or back with --to_hf.
+
+    python -m converters.convert --checkpoint=HF_DIR --output=DIR
+    python -m converters.convert --checkpoint=ORBAX_DIR --output=HF_DIR --to_hf
+
+One layer is in memory at a time; the tensors' bits do not change. The output appears whole or not
+at all. Last line: converted: <output>
+"""
+
+import collections
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from tqdm import tqdm
+
+from converters import checkpoint as orbax
+from converters import mapping
+from converters.errors import CheckpointError
+from converters.hf_config import read_config
+from converters.hf_weights import open_weights
+from converters.loading import copy_companions, staged, write_safetensors
+
+
+def to_orbax(source: Path, output: Path) -> None:
+    """Convert a Hugging Face checkpoint, a layer at a time.
+
+    Raises:
+      CheckpointError: the source does not fit, or the output exists.
+    """
+    if orbax.is_orbax(source):
+        raise CheckpointError(f"{source}: is a converted checkpoint already; --to_hf converts back")
+    config = read_config(source)
+    with open_weights(source) as reader, staged(output) as staging:
+        mapping.check_complete(config, reader, source)
+        copy_companions(source, staging)
+        groups = collections.defaultdict(list)
+        for entry in mapping.table(config):
+            groups[entry.layer].append(entry)
+        for layer, entries in tqdm(groups.items(), desc="convert", unit="layer"):
+            group = {entry.name: mapping.read_entry(entry, reader) for entry in entries}
+            place = orbax.ends_path(staging) if layer is None else orbax.block_path(staging, layer)
+            orbax.save_tree(place, group)
+
+
+def to_hf(source: Path, output: Path) -> None:
+    """Convert back to Hugging Face format, bit for bit.
+
+    Raises:
+      CheckpointError: the source is no converted checkpoint or does not fit, or the output exists.
+    """
+    if not orbax.is_orbax(source):
+        raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
+    config = read_config(source)
+    table = mapping.table(config)
+
+    def tensors():
+        held: tuple[int | None, dict] = (-1, {})
+        for entry in tqdm(table, desc="convert", unit="tensor"):
+            if entry.layer != held[0]:
+                ends = entry.layer is None
+                held = entry.layer, (
+                    orbax.load_ends(source, config)
+                    if ends
+                    else orbax.load_block(source, config, entry.layer)
+                )
+            yield entry.hf_name, held[1][entry.name].reshape(entry.hf_shape)
+
+    size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
+    with staged(output) as staging:
+        copy_companions(source, staging)
+        write_safetensors(staging, tensors(), size)
+
+
+def main(_) -> None:
+    logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
+    source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
+    try:
+        if not source.is_dir():
+            raise CheckpointError(f"{source}: no such checkpoint directory")
+        (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
+    except (CheckpointError, OSError) as error:
+        sys.exit(f"error: {error}")
+    print(f"converted: {output}")
+
+
+if __name__ == "__main__":
+    flags.DEFINE_string("checkpoint", None, "Checkpoint directory to read.", required=True)
+    flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
+    flags.DEFINE_bool("to_hf", False, "Convert a converted checkpoint back to Hugging Face format.")
+    app.run(main)

@@ -1,0 +1,198 @@
+"""Lazy reader of a checkpoint's weights: one tensor in memory at a time.
+
+Reads `model.safetensors`, sharded safetensors with their index, and, where a checkpoint has nothing
+else, `pytorch_model*.bin` through torch with `weights_only=True`.
+"""
+
+import json
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+import safetensors
+
+from converters.errors import CheckpointError
+from converters.hf_config import read_json
+
+DTYPES = {
+    "F32": np.dtype(np.float32),
+    "F16": np.dtype(np.float16),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
+
+
+def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader":
+    """Reader of a checkpoint directory; a context manager.
+
+    Raises:
+      CheckpointError: no weights, a missing, truncated or foreign shard, a tensor in two shards, an
+        index that contradicts its shards, or pickle weights without torch installed.
+    """
+    directory = Path(directory)
+    if (directory / "model.safetensors.index.json").exists():
+        return SafetensorsReader(*_indexed(directory, "model.safetensors.index.json"))
+    if (directory / "model.safetensors").exists():
+        return SafetensorsReader([directory / "model.safetensors"], None)
+    if (directory / "pytorch_model.bin.index.json").exists():
+        return TorchReader(*_indexed(directory, "pytorch_model.bin.index.json"))
+    if (directory / "pytorch_model.bin").exists():
+        return TorchReader([directory / "pytorch_model.bin"], None)
+    raise CheckpointError(
+        f"{directory}: expected model.safetensors, model.safetensors.index.json or "
+        "pytorch_model.bin, found none of them"
+    )
+
+
+def _indexed(directory: Path, name: str) -> tuple[list[Path], dict[str, str]]:
+    """Shards of an index in order, and the index's file name of each tensor."""
+    path = directory / name
+    weight_map = read_json(path).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointError(f"{path}: weight_map: expected tensor names and files")
+    for tensor, file in weight_map.items():
+        # A bare file name cannot lead out of the folder.
+        if not isinstance(file, str) or Path(file).name != file or file in ("", ".", ".."):
+            raise CheckpointError(
+                f"{path}: weight_map: {tensor}: expected a file name inside the folder, "
+                f"found {file!r}"
+            )
+    shards = [directory / file for file in sorted(set(weight_map.values()))]
+    for shard in shards:
+        if not shard.exists():
+            raise CheckpointError(f"{path}: names the shard {shard.name}, which is missing")
+    return shards, weight_map
+
+
+class _Reader:
+    """What both formats share: which file holds which tensor."""
+
+    def __init__(self, shards: list[Path], weight_map: dict[str, str] | None):
+        self._place: dict[str, int] = {}
+        self.shards = shards
+        for number, shard in enumerate(shards):
+            for tensor in self._open(number, shard):
+                if tensor in self._place:
+                    first = shards[self._place[tensor]].name
+                    raise CheckpointError(f"{shard}: tensor {tensor} is also in {first}")
+                self._place[tensor] = number
+        for tensor, file in (weight_map or {}).items():
+            found = self._place.get(tensor)
+            if found is None or shards[found].name != file:
+                where = "no shard" if found is None else shards[found].name
+                raise CheckpointError(
+                    f"{shards[0].parent / file}: expected tensor {tensor} as the index says, found "
+                    f"it in {where}"
+                )
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all tensors."""
+        return list(self._place)
+
+    def file_of(self, name: str) -> Path:
+        """The file that holds a tensor, for messages."""
+        return self.shards[self._place[name]]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self._opened = []
+
+
+class SafetensorsReader(_Reader):
+    """Reads tensors from memory-mapped safetensors files."""
+
+    def __init__(self, shards, weight_map):
+        self._opened = []
+        super().__init__(shards, weight_map)
+
+    def _open(self, number: int, shard: Path) -> list[str]:
+        try:
+            handle = safetensors.safe_open(shard, framework="np")
+        except (safetensors.SafetensorError, OSError) as error:
+            raise CheckpointError(f"{shard}: not a whole safetensors file: {error}") from None
+        self._opened.append(handle)
+        return list(handle.keys())
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor, without reading it."""
+        return tuple(self._opened[self._place[name]].get_slice(name).get_shape())
+
+    def dtype(self, name: str) -> np.dtype:
+        """Dtype of a tensor, without reading it.
+
+        Raises:
+          CheckpointError: not float32, float16 or bfloat16.
+        """
+        code = self._opened[self._place[name]].get_slice(name).get_dtype()
+        if code not in DTYPES:
+            raise CheckpointError(
+                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(DTYPES)}, "
+                f"found {code}"
+            )
+        return DTYPES[code]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor."""
+        return self._opened[self._place[name]].get_tensor(name)
+
+
+class TorchReader(_Reader):
+    """Reads tensors from pickle checkpoints; torch maps the file and loads nothing but tensors."""
+
+    def __init__(self, shards, weight_map):
+        try:
+            import torch
+        except ImportError:
+            raise CheckpointError(
+                f"{shards[0]}: pickle weights need torch (pip install torch); "
+                "safetensors weights do not"
+            ) from None
+        self._torch = torch
+        self._opened = []
+        super().__init__(shards, weight_map)
+
+    def _open(self, number: int, shard: Path) -> list[str]:
+        try:
+            tensors = self._torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+        except Exception as error:  # torch raises whatever its unpickler met
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            raise CheckpointError(f"{shard}: not a loadable weights file: {reason}") from None
+        if not isinstance(tensors, dict) or not all(
+            isinstance(tensor, self._torch.Tensor) for tensor in tensors.values()
+        ):
+            raise CheckpointError(f"{shard}: expected a dictionary of tensors")
+        self._opened.append(tensors)
+        return list(tensors)
+
+    def _tensor(self, name: str):
+        return self._opened[self._place[name]][name]
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Shape of a tensor."""
+        return tuple(self._tensor(name).shape)
+
+    def dtype(self, name: str) -> np.dtype:
+        """Dtype of a tensor; an error unless float32, float16 or bfloat16."""
+        code = str(self._tensor(name).dtype).removeprefix("torch.")
+        known = {str(dtype): dtype for dtype in DTYPES.values()}
+        if code not in known:
+            raise CheckpointError(
+                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(known)}, "
+                f"found {code}"
+            )
+        return known[code]
+
+    def read(self, name: str) -> np.ndarray:
+        """One tensor; bfloat16 travels as its bits, which numpy and torch share."""
+        tensor = self._tensor(name).contiguous()
+        if tensor.dtype == self._torch.bfloat16:
+            return tensor.view(self._torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+
+def write_index(path: Path, weight_map: dict[str, str], total_bytes: int) -> None:
+    """Write a sharded checkpoint's index."""
+    data = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
+    path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")
