@@ -1,0 +1,36 @@
+"""Package metadata; `pyproject.toml` holds the build backend and tool settings only."""
+
+from setuptools import find_packages, setup
+
+setup(
+    name="eap-jax",
+    version="0.1.0",
+    description="Edge attribution patching of language models in JAX, before and after post-training",
+    python_requires=">=3.11",
+    packages=find_packages(include=["eap_jax*", "converters*", "experiments*"]),
+    package_data={"experiments": ["checkpoints/**", "templates/**"]},
+    install_requires=[
+        "jax>=0.10,<0.12",
+        "flax>=0.12.8",
+        "transformers>=5,<6",
+        "orbax-checkpoint>=0.12",
+        "numpy",
+        "scipy",
+        "chex",
+        "absl-py",
+        "safetensors",
+        "ml_dtypes",
+        "math-verify",
+        "optax",
+        "matplotlib",
+        "jinja2",
+        "tqdm",
+        "huggingface_hub",
+    ],
+    extras_require={
+        "test": ["pytest>=9"],
+        # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
+        "torch": ["torch>=2.6"],
+        "cuda": ["jax[cuda12]>=0.10,<0.12"],
+    },
+)

@@ -1,0 +1,68 @@
+"""Strict surroundings of every test: two simulated devices, full precision, no network, no litter."""
+
+import os
+import socket
+from pathlib import Path
+
+# Read at import of huggingface_hub, transformers and jax, so they are set before all of them.
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["TRANSFORMERS_OFFLINE"] = "1"
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_default_matmul_precision", "highest")
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+# Tools' own folders: versions, environments, caches.
+_NOT_OURS = {".git", ".venv", ".pytest_cache", ".ruff_cache", "__pycache__", "build", "runs"}
+
+
+def _files() -> set[str]:
+    found, folders = set(), [str(REPOSITORY)]
+    while folders:
+        with os.scandir(folders.pop()) as entries:
+            for entry in entries:
+                if entry.name in _NOT_OURS or entry.name.endswith(".egg-info"):
+                    continue
+                if entry.is_dir(follow_symlinks=False):
+                    folders.append(entry.path)
+                elif not entry.name.endswith(".py"):  # People may write code while tests run.
+                    found.add(entry.path)
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_litter():
+    """A test that leaves a file in the repository fails; tests write to `tmp_path`."""
+    before = _files()
+    yield
+    left = sorted(_files() - before)
+    assert not left, f"new files in the repository: {left}"
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch):
+    """A test that looks up a host or opens a connection outside this machine fails."""
+    connect = socket.socket.connect
+
+    def guarded(self, address):
+        if self.family != socket.AF_UNIX and address[0] not in ("127.0.0.1", "::1", "localhost"):
+            raise AssertionError(f"a test tried to reach {address!r}")
+        return connect(self, address)
+
+    def lookup(host, *args, **kwargs):
+        raise AssertionError(f"a test tried to look up {host!r}")
+
+    monkeypatch.setattr(socket.socket, "connect", guarded)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+
+
+@pytest.fixture
+def torch():
+    """PyTorch on one thread; the test is skipped, visibly, where it is not installed."""
+    module = pytest.importorskip("torch")
+    module.set_num_threads(1)
+    return module

@@ -1,0 +1,116 @@
+"""Edge attribution patching in PyTorch, written from the definition: the engine's oracle.
+
+Runs on an unchanged transformers model of the Llama, Mistral or Qwen2 family. Hooks add a zero leaf
+tensor to what each branch reads (q, k and v get copies of their own of the attention's input) and
+record what each module writes. Slow and literal on purpose: one text at a time, all read gradients
+kept, a Python loop over edges.
+"""
+
+import dataclasses
+
+import torch
+
+from toys import Text
+
+
+@dataclasses.dataclass
+class Run:
+    """One forward pass over one text.
+
+    Attributes:
+      writes: writer name -> [T, D], in writing order.
+      reads: reader name -> what the branch reads before its norm, [T, D].
+      taps: reader name -> zero leaf that was added to the read, [T, D].
+      seen: reader name -> names of the writers that had written when it read.
+      logits: [T, V].
+    """
+
+    writes: dict
+    reads: dict
+    taps: dict
+    seen: dict
+    logits: torch.Tensor
+
+
+def run(model, tokens, cut: tuple[str, str] | None = None) -> Run:
+    """Forward pass with hooks; `cut` (writer, reader) removes that write from what that reader reads."""
+    state = Run(writes={}, reads={}, taps={}, seen={}, logits=None)
+    handles = []
+
+    def write(name):
+        def hook(module, inputs, output):
+            state.writes[name] = (output[0] if isinstance(output, tuple) else output)[0]
+
+        return hook
+
+    def read(name, stream_TD):
+        state.taps[name] = torch.zeros_like(stream_TD, requires_grad=True)
+        state.reads[name] = stream_TD
+        state.seen[name] = list(state.writes)
+        tapped = stream_TD + state.taps[name]
+        if cut is not None and cut[1] == name:
+            tapped = tapped - state.writes[cut[0]]
+        return tapped
+
+    def read_of_norm(name):
+        return lambda module, inputs: (read(name, inputs[0][0])[None],)
+
+    def read_of_projection(name, norm, streams, layer):
+        # The projection gets the norm of its own copy of the stream instead of the shared one.
+        return lambda module, inputs: (norm.forward(read(name, streams[layer])[None]),)
+
+    def remember(streams, layer):
+        def hook(module, inputs):
+            streams[layer] = inputs[0][0]
+
+        return hook
+
+    body, streams = model.model, {}
+    handles.append(body.embed_tokens.register_forward_hook(write("input")))
+    for n, layer in enumerate(body.layers):
+        norm, attention = layer.input_layernorm, layer.self_attn
+        handles.append(norm.register_forward_pre_hook(remember(streams, n)))
+        for x in "qkv":
+            projection = getattr(attention, f"{x}_proj")
+            hook = read_of_projection(f"a{n}<{x}>", norm, streams, n)
+            handles.append(projection.register_forward_pre_hook(hook))
+        mlp_norm = layer.post_attention_layernorm
+        handles.append(mlp_norm.register_forward_pre_hook(read_of_norm(f"m{n}")))
+        handles.append(attention.register_forward_hook(write(f"a{n}")))
+        handles.append(layer.mlp.register_forward_hook(write(f"m{n}")))
+    handles.append(body.norm.register_forward_pre_hook(read_of_norm("logits")))
+    try:
+        state.logits = model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
+    finally:
+        for handle in handles:
+            handle.remove()
+    return state
+
+
+def loss_of(model, text: Text, cut: tuple[str, str] | None = None) -> tuple[torch.Tensor, Run]:
+    """Self-entropy of the answer: mean over its tokens of -log softmax(logits)[token]."""
+    state = run(model, text.prompt + text.answer[:-1], cut)
+    logits = state.logits[len(text.prompt) - 1 :]
+    return torch.nn.functional.cross_entropy(logits, torch.tensor(text.answer)), state
+
+
+def tap_gradients(model, text: Text) -> tuple[dict, Run, float]:
+    """Gradient of the loss with respect to each branch read, by reader name, [T, D] each."""
+    loss, state = loss_of(model, text)
+    gradients = torch.autograd.grad(loss, list(state.taps.values()))
+    return dict(zip(state.taps, gradients, strict=True)), state, float(loss)
+
+
+def edge_scores(model, text: Text) -> tuple[dict[tuple[str, str], float], float]:
+    """Score of every edge, by (writer, reader), and the loss.
+
+    An edge exists iff the writer ran before the reader read; that is observed, not computed.
+    """
+    gradients, state, loss = tap_gradients(model, text)
+    scores = {}
+    for reader, gradient in gradients.items():
+        for writer in state.seen[reader]:
+            product = gradient.double() * state.writes[writer].detach().double()
+            scores[writer, reader] = -float(product.sum())
+    return scores, loss
+
