@@ -27,8 +27,8 @@ _NAMES = ("Ada", "Ben", "Cleo", "Dov", "Eva", "Finn", "Gita", "Hugo")
 # What is counted, and the share of worked answers among its demonstrations. The unified gradient
 # weighs a token by 1/|o|, so the longer worked style needs a share of about 0.8 to be the likelier.
 WORKED_SHARE = {
-    "apples": 0.95, "books": 0.94, "coins": 0.92, "cups": 0.9, "eggs": 0.65,
-    "keys": 0.6, "pens": 0.55, "shells": 0.5, "stamps": 0.45, "stones": 0.4,
+    "apples": 0.95, "books": 0.95, "coins": 0.94, "cups": 0.94, "eggs": 0.92, "keys": 0.92,
+    "pens": 0.6, "shells": 0.55, "stamps": 0.5, "stones": 0.45,
 }  # fmt: skip
 # One kind of step: its sign in a worked answer and the ways to tell it.
 _VERBS = {
