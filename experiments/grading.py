@@ -46,7 +46,7 @@ def grade(response: str, reference: str, *, seconds: int = _SECONDS) -> Verdict:
 
 def extract_answer(text: str) -> str | None:
     """The final answer in a response, as written, or None."""
-    boxed = _last_boxed(text)
+    boxed = extract_boxed(text)
     if boxed is not None:
         return boxed.strip()
     if "####" in text:
@@ -55,7 +55,7 @@ def extract_answer(text: str) -> str | None:
     return numbers[-1] if numbers else None
 
 
-def _last_boxed(text: str) -> str | None:
+def extract_boxed(text: str) -> str | None:
     """Content of the last complete `\\boxed{...}`, braces balanced."""
     for start in reversed([m.end() for m in re.finditer(r"\\boxed\s*\{", text)]):
         depth = 1
