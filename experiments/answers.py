@@ -137,6 +137,15 @@ def read_answers(path: Path) -> list[Answer]:
     return answers
 
 
+def select_answers(answers: list[Answer], questions: list[Question]) -> list[Answer]:
+    """The saved answers to given questions, in their order, or InputError if one is missing."""
+    saved = {answer.idx: answer for answer in answers}
+    missing = [question.idx for question in questions if question.idx not in saved]
+    if missing:
+        raise InputError(f"answers: expected one to question {missing[0]}, found none")
+    return [saved[question.idx] for question in questions]
+
+
 def both_right(base: list[Answer], rl: list[Answer]) -> list[dict]:
     """Rows of the published `all_correct.jsonl`: questions that both models answered correctly."""
     rows = []

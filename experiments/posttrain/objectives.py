@@ -7,6 +7,8 @@ is -grad J; each function below gives the GC of one algorithm. Coefficients are 
 Axes: B responses, T positions of the target tokens.
 """
 
+import dataclasses
+
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -129,9 +131,10 @@ def values(critic: dict, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array
       tokens_BT: texts.
       config: the policy's.
     """
+    # The trunk alone: a tied model has no output head of its own.
+    model = Transformer(dataclasses.replace(config, tied_embeddings=True), remat=True)
     places = Places.of_texts(config, tokens_BT.shape[1] - 1)
     variables = {"params": {name: leaf for name, leaf in critic.items() if name != "head"}}
-    model = Transformer(config, remat=True)
     stream_BTD = model.apply(variables, tokens_BT[:, :-1], method=Transformer.embed)
     stream_BTD, _ = model.apply(variables, stream_BTD, places, method=Transformer.run_blocks)
     stream_BTD = rms_norm(stream_BTD, critic["final_norm"], config.norm_eps)

@@ -18,6 +18,7 @@ from experiments.posttrain.task import Problem, draw_problem, draw_style
 # Longest worked answer of the task with its stop token, and longest prompt; checked by a test.
 MAX_NEW_TOKENS = 44
 MAX_LENGTH = 80
+_DECODED_TOGETHER = 512
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -68,7 +69,13 @@ def sample_rollouts(
         temperature=temperature,
     )
     key = jax.random.fold_in(jax.random.key(seed), round_number)
-    responses = generate(params, prompts, config=config, sampling=sampling, key=key)
+    keys = jax.random.split(key, len(prompts))
+    responses = []
+    for first in range(0, len(prompts), _DECODED_TOGETHER):
+        part = slice(first, first + _DECODED_TOGETHER)
+        responses += generate(
+            params, prompts[part], config=config, sampling=sampling, key=keys[part]
+        )
     return _graded(problems, prompts, responses, tokenizer)
 
 

@@ -120,8 +120,9 @@ def _run_rounds(recipe, config, tokenizer, reference, state, first_round, output
             kl = _divergence(batches)
             for batch in batches:
                 state, figures = update(state, batch, recipe=recipe, config=config)
-            line = {"round": number + 1, "seconds": round(time.perf_counter() - begin, 3)}
+            line = {"round": number + 1}
             line |= {name: round(float(value), 6) for name, value in figures.items()}
+            line["seconds"] = round(time.perf_counter() - begin, 3)
             if rewards is not None:
                 line |= {"reward": round(float(rewards.mean()), 6), "kl": round(kl, 6)}
                 progress.set_postfix(reward=line["reward"])

@@ -1,0 +1,146 @@
+"""The run directory: where each file lies, atomic writes, and the published npz format.
+
+    <workdir>/<pair>/manifest.json, report.html, table.md, table.csv
+    <workdir>/<pair>/<dataset>/responses_{base,rl}.jsonl, all_correct.jsonl
+    <workdir>/<pair>/<dataset>/cut<alpha>/results_<series>_<dataset>_<side>_cut<alpha>.npz
+    <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json
+
+Every file is written under a temporary name and renamed, so it is whole or absent.
+"""
+
+import io
+import json
+import os
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eap_jax.graph import num_layers_of
+from experiments.errors import InputError
+from experiments.responses import Side
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all, UTF-8."""
+    write_bytes(path, text.encode("utf-8"))
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write an indented JSON file; a number that is not finite becomes null."""
+    write_text(path, json.dumps(_finite(data), indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file.
+
+    Raises:
+      InputError: no such file, or not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: expected JSON, found {error}") from None
+
+
+def cell_directory(dataset_directory: Path, alpha: float) -> Path:
+    """Directory of one alpha's results."""
+    return dataset_directory / f"cut{alpha:g}"
+
+
+def results_path(cell: Path, series: str, dataset: str, side: Side, alpha: float) -> Path:
+    """Published name of one side's score file."""
+    return cell / f"results_{series}_{dataset}_{side}_cut{alpha:g}.npz"
+
+
+def write_results(path: Path, scores_nWR: np.ndarray) -> None:
+    """Write `scores` (the mean, [W, R]) and `all_scores` [N, W, R]; equal arrays, equal bytes."""
+    buffer = io.BytesIO()
+    np.savez(buffer, scores=scores_nWR.mean(axis=0), all_scores=scores_nWR)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_results(path: str | Path) -> np.ndarray:
+    """`all_scores` of a published-format file, float32 [N, W, R].
+
+    Raises:
+      InputError: no such file, not an npz of arrays, a missing key, wrong shapes, or a NaN.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such results file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected an npz file of arrays, found {error}") from None
+    for key, rank in (("scores", 2), ("all_scores", 3)):
+        if key not in found:
+            raise InputError(f"{path}: expected the key {key}, found {sorted(found)}")
+        array = found[key]
+        if array.ndim != rank or not np.issubdtype(array.dtype, np.floating):
+            raise InputError(
+                f"{path}: {key}: expected {rank} axes of floats, found {array.dtype} {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
+            raise InputError(f"{path}: {key}: expected finite numbers, found {array[place]} at {place}")
+    all_scores = found["all_scores"]
+    if not len(all_scores) or found["scores"].shape != all_scores.shape[1:]:
+        raise InputError(
+            f"{path}: expected scores of one sample's shape, found {found['scores'].shape} and "
+            f"all_scores {all_scores.shape}"
+        )
+    try:
+        num_layers_of(*all_scores.shape[1:])
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    return all_scores.astype(np.float32)
+
+
+def claim_cell(cell: Path, settings: dict[str, Any]) -> None:
+    """Write a cell's settings, or check that the saved ones are the same.
+
+    Raises:
+      InputError: the directory holds results of other settings.
+    """
+    path = cell / "cell.json"
+    settings = json.loads(json.dumps(_finite(settings)))
+    if not path.exists():
+        write_json(path, settings)
+        return
+    found = read_json(path)
+    if found != settings:
+        changed = sorted(key for key in settings | found if settings.get(key) != found.get(key))
+        first = changed[0]
+        raise InputError(
+            f"{path}: holds results of other settings: {first}: expected {settings.get(first)!r}, "
+            f"found {found.get(first)!r}; choose another --workdir"
+        )
+
+
+def _finite(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _finite(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return [_finite(value) for value in data]
+    if isinstance(data, float) and not np.isfinite(data):
+        return None
+    return data
