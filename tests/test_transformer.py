@@ -142,31 +142,30 @@ def test_a_tap_perturbs_its_own_branch_and_not_the_skip_path(main, read):
     assert toys.relative(tapped.logits, expected) <= 1e-5
 
 
-def loss_and_gradient(params, tokens_BT, taps, **form):
-    """A loss over all logits and its gradient at the taps."""
+def outputs_and_gradients(params, tokens_BT, taps, **form):
+    """Writes, logits, and the gradient at the taps of a loss over all logits."""
 
-    def loss(taps):
-        logits = forward(params, tokens_BT, taps, config=toys.MAIN, **form).logits
-        return jnp.sum(jax.nn.log_softmax(logits)[..., 3])
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def run(taps):
+        output = forward(params, tokens_BT, taps, config=toys.MAIN, **form)
+        return jnp.sum(jax.nn.log_softmax(output.logits)[..., 3]), output
 
-    return jax.jit(jax.value_and_grad(loss))(taps)
+    gradient, output = run(taps)
+    return output.writes.stacked(), output.logits, gradient.blocks_L4BTD, gradient.logits_BTD
+
+
+@pytest.fixture(scope="module")
+def scanned(main):
+    return outputs_and_gradients(*main)
 
 
 @pytest.mark.parametrize(
     "form", [{"scan": False}, {"remat": True}, {"scan": False, "remat": True}], ids=str
 )
-def test_unrolled_and_rematerialised_forms_equal_the_scan(main, form):
-    params, tokens_BT, taps = main
-    expected, found = (
-        forward(params, tokens_BT, taps, config=toys.MAIN, **kwargs) for kwargs in ({}, form)
-    )
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=2e-5), found, expected)
-    assert toys.relative(found.logits, expected.logits) <= 1e-5
-    loss, gradient = loss_and_gradient(params, tokens_BT, taps, **form)
-    expected_loss, expected_gradient = loss_and_gradient(params, tokens_BT, taps)
-    assert toys.relative(loss, expected_loss) <= 1e-5
-    assert toys.relative(gradient.blocks_L4BTD, expected_gradient.blocks_L4BTD) <= 1e-5
-    assert toys.relative(gradient.logits_BTD, expected_gradient.logits_BTD) <= 1e-5
+def test_unrolled_and_rematerialised_forms_equal_the_scan(main, scanned, form):
+    for found, expected in zip(outputs_and_gradients(*main, **form), scanned, strict=True):
+        assert toys.relative(found, expected) <= 1e-5
 
 
 def test_remat_recomputes_the_blocks_instead_of_keeping_their_activations():
@@ -215,20 +214,19 @@ def test_logits_at_chosen_positions_are_rows_of_all_logits(main):
 
 @every_toy
 def test_parameter_tree_and_shapes_are_the_declared_ones(toy):
-    params = init_parameters(toy.config, jax.random.key(0), jnp.bfloat16)
-    assert jax.tree.map(jnp.shape, params) == parameter_shapes(toy.config)
+    params = jax.eval_shape(lambda: init_parameters(toy.config, jax.random.key(0), jnp.bfloat16))
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == parameter_shapes(toy.config)
     assert jax.tree.structure(params) == jax.tree.structure(parameter_axes(toy.config))
     assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
     assert toy.config.num_parameters == sum(leaf.size for leaf in jax.tree.leaves(params))
 
 
 def test_initial_parameters_differ_between_layers_and_follow_the_key():
-    first, same, other = (init_parameters(toys.MAIN, jax.random.key(n)) for n in (0, 0, 1))
-    np.testing.assert_array_equal(first["blocks"]["q"], same["blocks"]["q"])
+    first, other = (init_parameters(toys.MAIN, jax.random.key(n)) for n in (0, 1))
     for name in ("q", "down"):
         layers = np.asarray(first["blocks"][name])
-        assert np.abs(layers - np.roll(layers, 1, axis=0)).min(axis=(1, *range(2, layers.ndim))).any()
-        assert toys.relative(other["blocks"][name], first["blocks"][name]) > 0.5
+        assert toys.relative(layers[1:], layers[:-1]) > 0.5
+        assert toys.relative(other["blocks"][name], layers) > 0.5
         assert layers.std() == pytest.approx(0.02, rel=0.1)
     assert not np.asarray(first["blocks"]["q_bias"]).any()
     assert (np.asarray(first["blocks"]["mlp_norm"]) == 1).all()

@@ -98,7 +98,7 @@ def tap_gradients(model, text: Text) -> tuple[dict, Run, float]:
     """Gradient of the loss with respect to each branch read, by reader name, [T, D] each."""
     loss, state = loss_of(model, text)
     gradients = torch.autograd.grad(loss, list(state.taps.values()))
-    return dict(zip(state.taps, gradients, strict=True)), state, float(loss)
+    return dict(zip(state.taps, gradients, strict=True)), state, float(loss.detach())
 
 
 def edge_scores(model, text: Text) -> tuple[dict[tuple[str, str], float], float]:
