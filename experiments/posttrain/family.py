@@ -23,17 +23,20 @@ from experiments.posttrain.evaluate import evaluate
 from experiments.posttrain.tokenizer import build_tokenizer
 
 START_ROUNDS = 600
-ARM_ROUNDS = 80
-CHECKPOINT_EVERY = 10
+ARM_ROUNDS = 64
+CHECKPOINT_EVERY = 8
 SNAPSHOTS_OF = ("tiny_grpo", "tiny_sft")
 # What differs between the arms; rounds, updates and batch are the same for all.
 ARMS = {
     "tiny_grpo": {"algorithm": "grpo", "learning_rate": 3e-4},
     "tiny_ppo": {"algorithm": "ppo", "learning_rate": 3e-4},
-    "tiny_dpo": {"algorithm": "dpo", "learning_rate": 3e-4},
-    "tiny_online_dpo": {"algorithm": "online_dpo", "learning_rate": 3e-4, "pool_prompts": 320},
+    "tiny_dpo": {"algorithm": "dpo", "learning_rate": 1e-4, "beta": 0.3},
+    "tiny_online_dpo": {
+        "algorithm": "online_dpo", "learning_rate": 1e-4, "beta": 0.3, "pool_prompts": 256,
+        "pool_rounds": CHECKPOINT_EVERY,
+    },
     "tiny_sft": {"algorithm": "sft", "learning_rate": 3e-4},
-}
+}  # fmt: skip
 
 
 def start_recipe(seed: int) -> Recipe:
@@ -90,7 +93,7 @@ def publish(output: Path, target: Path) -> None:
 def _snapshots(name: str, output: Path, target: Path) -> None:
     """The policy at each checkpoint along training, in bfloat16."""
     settings = json.loads((output / name / "recipe.json").read_text())
-    settings.pop("start")
+    settings = {name: settings[name] for name in Recipe.__dataclass_fields__}
     recipe, config = Recipe(**settings), train.family_config(build_tokenizer())
     start = train.load_checkpoint(output / "tiny_start" / "model", dtype="float32")
     like = initial_state(recipe, config, start.params)
@@ -108,9 +111,9 @@ def _card(name: str, output: Path) -> str:
     flags_text = " ".join(
         f"--{key}={value}"
         for key, value in settings.items()
-        if key not in ("start",) and value != defaults[key]
+        if key in defaults and value != defaults[key]
     )
-    start = "" if settings["start"] is None else " --start=experiments/checkpoints/tiny_start"
+    start = "" if settings["start_sha256"] is None else " --start=experiments/checkpoints/tiny_start"
     curve = [line for line in lines if "accuracy" in line]
     rows = "\n".join(
         f"| {line['round']} | {line['accuracy']:.1%} | {line['worked']:.0%} | "

@@ -20,7 +20,7 @@ from absl import flags
 from tqdm import tqdm
 
 from converters.checkpoint import load_tree, save_tree
-from converters.loading import load_checkpoint, save_hf
+from converters.loading import checkpoint_hash, load_checkpoint, save_hf
 from eap_jax.config import ModelConfig
 from eap_jax.transformer import init_parameters
 from experiments.errors import InputError, run_main
@@ -166,10 +166,13 @@ def _divergence(batches) -> float:
 
 def _claim(output: Path, recipe: Recipe, start: Path | None) -> None:
     """Write the run's settings, or check that the directory is this run's."""
-    settings = dataclasses.asdict(recipe) | {"start": None if start is None else start.name}
+    settings = dataclasses.asdict(recipe) | {
+        "start_sha256": None if start is None else checkpoint_hash(start),
+    }
     path = output / "recipe.json"
     if path.exists():
         found = json.loads(path.read_text())
+        found.pop("start_directory")
         if found != settings:
             changed = sorted(k for k in settings | found if settings.get(k) != found.get(k))
             raise InputError(
@@ -178,6 +181,7 @@ def _claim(output: Path, recipe: Recipe, start: Path | None) -> None:
             )
         return
     output.mkdir(parents=True, exist_ok=True)
+    settings["start_directory"] = None if start is None else str(start)
     path.write_text(json.dumps(settings, indent=2) + "\n")
 
 

@@ -1,0 +1,120 @@
+"""How every figure looks and is saved: colours, type, tick names of the residual graph, PNG and SVG.
+
+Colours are safe for colour-blind readers (blue and vermilion of Okabe and Ito; PuOr and RdBu for
+signed scores), and the two sides also differ in line style or marker. Equal input gives equal bytes:
+no dates, no random ids, no state outside the figure.
+"""
+
+import functools
+import io
+import math
+from collections.abc import Callable
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
+
+from eap_jax.graph import reader_names, writer_names
+
+BASE_COLOUR, RL_COLOUR = "#0072B2", "#D55E00"
+SCORE_COLOURS, DIFFERENCE_COLOURS = "RdBu_r", "PuOr_r"
+NO_EDGE_COLOUR = "#d9d9d9"
+# Below this share of the largest |score| the colour scale is linear.
+LINEAR_SHARE = 1e-3
+_DPI = 130
+_RULES = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "eap-jax",
+    "path.simplify": True,
+}
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Make a function draw in the project's style, whatever the user's own settings are."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_RULES)
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of a size in inches, laid out so that nothing is clipped."""
+    figure = Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: Figure, dpi: int = _DPI) -> bytes:
+    """The figure as a PNG file."""
+    return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
+
+
+def svg(figure: Figure) -> bytes:
+    """The figure as an SVG file; text is drawn as paths, so it looks the same everywhere."""
+    return _saved(figure, "svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
+
+
+def score_norm(*matrices: np.ndarray) -> SymLogNorm:
+    """One symmetric scale for all given scores: linear around zero, logarithmic beyond."""
+    largest = max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
+    return SymLogNorm(linthresh=largest * LINEAR_SHARE, vmin=-largest, vmax=largest, base=10)
+
+
+def score_ticks(norm: SymLogNorm) -> tuple[list[float], list[str]]:
+    """Places and labels of a colour bar: powers of ten on both sides of zero."""
+    top = math.floor(math.log10(norm.vmax))
+    powers = [10.0**power for power in range(top, top - 3, -1) if 10.0**power > norm.linthresh]
+    places = [*(-p for p in powers), 0.0, *reversed(powers)]
+    return places, [_power_label(place) for place in places]
+
+
+def name_axes(axes: Axes, num_layers: int) -> None:
+    """Name a [W, R] image's rows and columns: every node of a small model, some of a large one."""
+    writers, readers = writer_names(num_layers), reader_names(num_layers)
+    every = 1 if num_layers <= 8 else math.ceil(num_layers / 16)
+    if every == 1:
+        rows, columns = range(len(writers)), range(len(readers))
+    else:
+        rows = [0, *(1 + 2 * layer for layer in range(0, num_layers, every))]
+        columns = [*(4 * layer for layer in range(0, num_layers, every)), len(readers) - 1]
+    axes.set_yticks(list(rows), [writers[row] for row in rows], fontsize=7)
+    axes.set_xticks(list(columns), [readers[column] for column in columns], fontsize=7, rotation=90)
+    axes.tick_params(length=2, pad=1.5)
+    axes.set_ylabel("writer")
+    axes.set_xlabel("reader")
+    for layer in range(1, num_layers + 1):
+        axes.axvline(4 * layer - 0.5, color="white", linewidth=0.35)
+        axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)
+
+
+def _saved(figure: Figure, kind: str, **options) -> bytes:
+    buffer = io.BytesIO()
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_RULES)
+        figure.savefig(buffer, format=kind, **options)
+    return buffer.getvalue()
+
+
+def _power_label(place: float) -> str:
+    if place == 0:
+        return "0"
+    sign = "\N{MINUS SIGN}" if place < 0 else ""
+    return f"{sign}$10^{{{round(math.log10(abs(place)))}}}$"

@@ -1,0 +1,126 @@
+r"""What post-training changed in the tiny family: accuracy and metrics of every arm and seed.
+
+    python -m experiments.posttrain.results --families=DIR0,DIR1,DIR2 --output=experiments/checkpoints/results.json
+
+Each family directory (made by `experiments.posttrain.family`) is one training seed. Every arm is
+compared with its SFT start by the same study as `experiments.run`; the JSON file keeps all figures,
+and the table that is printed is the one in README.md.
+"""
+
+import dataclasses
+import json
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from absl import flags
+
+from experiments import statistics, store
+from experiments.errors import InputError, run_main
+from experiments.pairs import PAIRS
+from experiments.posttrain.family import ARMS
+from experiments.selection import Rule
+from experiments.study import Study, run_study
+
+_SHOWN = {
+    "activation_intensity": "intensity",
+    "information_complexity": "complexity",
+    "distribution_kurtosis": "kurtosis",
+    "sample_diversity": "diversity",
+    "output_edge_entropy": "output entropy",
+}
+
+
+def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -> dict:
+    """Figures of all arms: {arm: [one entry a seed]}; see `_arm` for an entry."""
+    return {
+        arm: [
+            _arm(family, arm, alpha, questions, workdir / f"seed{number}")
+            for number, family in enumerate(families)
+        ]
+        for arm in ARMS
+    }
+
+
+def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) -> dict:
+    """Accuracy before and after, seconds of training, and each metric's comparison."""
+    figures = {}
+    start = store.read_json(family / arm / "recipe.json")["start_directory"]
+    for side, directory in (("base", Path(start).parent), ("rl", family / arm)):
+        if not (directory / "figures.json").exists():
+            raise InputError(f"{directory}: expected a finished training, found none")
+        figures[side] = store.read_json(directory / "figures.json")
+    pair = dataclasses.replace(PAIRS[arm], base=start, rl=str(family / arm / "model"))
+    study = Study(
+        pair=pair,
+        workdir=workdir,
+        datasets=("arithmetic",),
+        rules=(Rule(alpha=alpha),),
+        num_questions=questions,
+        batch_tokens=4096,
+        batch_answers=128,
+    )
+    run_study(study, say=lambda line: None)
+    cell = store.cell_directory(study.directory / "arithmetic", alpha)
+    scores = [
+        store.read_results(store.results_path(cell, pair.series, "arithmetic", side, alpha))
+        for side in ("base", "rl")
+    ]
+    compared = statistics.compare(*scores)
+    return {
+        "accuracy": {side: figures[side]["accuracy"] for side in figures},
+        "worked": {side: figures[side]["worked"] for side in figures},
+        "training_seconds": figures["rl"]["seconds"],
+        "samples": len(scores[0]),
+        "metrics": {name: dataclasses.asdict(value) for name, value in compared.items()},
+    }
+
+
+def table(results: dict) -> str:
+    """Markdown: each arm's accuracy and relative changes, the first seed with its interval."""
+    seeds = len(next(iter(results.values())))
+    lines = [
+        "| arm | accuracy | " + " | ".join(_SHOWN.values()) + " |",
+        "| --- | --- |" + " --- |" * len(_SHOWN),
+    ]
+    for arm, entries in results.items():
+        accuracy = [f"{e['accuracy']['base']:.0%} → {e['accuracy']['rl']:.0%}" for e in entries[:1]]
+        cells = []
+        for name in _SHOWN:
+            first = entries[0]["metrics"][name]
+            low, high = first["relative_interval"]
+            text = f"{first['relative']:+.0%} [{low:+.0%}, {high:+.0%}]"
+            if seeds > 1:
+                others = [entry["metrics"][name]["relative"] for entry in entries[1:]]
+                text += "; " + ", ".join(f"{value:+.0%}" for value in others)
+            cells.append(text)
+        if seeds > 1:
+            others = ", ".join(f"{e['accuracy']['rl']:.0%}" for e in entries[1:])
+            accuracy.append(f"; {others}")
+        lines.append(f"| {arm} | {''.join(accuracy)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def main(_) -> None:
+    families = [Path(name) for name in flags.FLAGS.families]
+    with tempfile.TemporaryDirectory() as temporary:
+        workdir = Path(flags.FLAGS.workdir or temporary)
+        results = collect(families, flags.FLAGS.alpha, flags.FLAGS.num_questions, workdir)
+    output = Path(flags.FLAGS.output)
+    content = {"alpha": flags.FLAGS.alpha, "questions": flags.FLAGS.num_questions, "arms": results}
+    store.write_json(output, json.loads(json.dumps(content, default=_plain)))
+    print(table(results))
+    print(f"results: {output}")
+
+
+def _plain(value):
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("families", None, "Family directories, one a training seed.", required=True)
+    flags.DEFINE_string("output", None, "JSON file to write.", required=True)
+    flags.DEFINE_string("workdir", None, "Keep the studies here; none: discard them.")
+    flags.DEFINE_float("alpha", 0.3, "Counted share of the mean answer length.")
+    flags.DEFINE_integer("num_questions", 300, "Questions asked of each model.", lower_bound=1)
+    run_main(main)
