@@ -1,8 +1,8 @@
-"""How every figure looks and is saved: colours, type, tick names of the residual graph, PNG and SVG.
+"""How every figure looks and is saved: colours, type, names on axes, PNG and SVG.
 
 Colours are safe for colour-blind readers (blue and vermilion of Okabe and Ito; PuOr and RdBu for
-signed scores), and the two sides also differ in line style or marker. Equal input gives equal bytes:
-no dates, no random ids, no state outside the figure.
+signed scores), and the two sides also differ in line style or marker. Equal input gives equal
+bytes: no dates, no random ids, no state outside the figure.
 """
 
 import functools
@@ -71,10 +71,15 @@ def svg(figure: Figure) -> bytes:
     return _saved(figure, "svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
 
 
-def score_norm(*matrices: np.ndarray) -> SymLogNorm:
-    """One symmetric scale for all given scores: linear around zero, logarithmic beyond."""
+def score_norm(*matrices: np.ndarray, linear: float = LINEAR_SHARE) -> SymLogNorm:
+    """One symmetric scale for all given scores: linear around zero, logarithmic beyond.
+
+    Args:
+      *matrices: the scores that share the scale.
+      linear: end of the linear part, as a share of the largest |score|.
+    """
     largest = max(float(np.abs(matrix).max()) for matrix in matrices) or 1.0
-    return SymLogNorm(linthresh=largest * LINEAR_SHARE, vmin=-largest, vmax=largest, base=10)
+    return SymLogNorm(linthresh=largest * linear, vmin=-largest, vmax=largest, base=10)
 
 
 def score_ticks(norm: SymLogNorm) -> tuple[list[float], list[str]]:
@@ -92,13 +97,14 @@ def name_axes(axes: Axes, num_layers: int) -> None:
     if every == 1:
         rows, columns = range(len(writers)), range(len(readers))
     else:
-        rows = [0, *(1 + 2 * layer for layer in range(0, num_layers, every))]
+        # Without a0, whose name would lie on that of its neighbour, the input.
+        rows = [0, *(1 + 2 * layer for layer in range(every, num_layers, every))]
         columns = [*(4 * layer for layer in range(0, num_layers, every)), len(readers) - 1]
     axes.set_yticks(list(rows), [writers[row] for row in rows], fontsize=7)
     axes.set_xticks(list(columns), [readers[column] for column in columns], fontsize=7, rotation=90)
     axes.tick_params(length=2, pad=1.5)
     axes.set_ylabel("writer")
-    axes.set_xlabel("reader")
+    axes.set_xlabel("reader (q, k, v and MLP of each layer, then logits)")
     for layer in range(1, num_layers + 1):
         axes.axvline(4 * layer - 0.5, color="white", linewidth=0.35)
         axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)

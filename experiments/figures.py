@@ -4,6 +4,7 @@ The graph is drawn in graph_figure.py and what compares cells in sweep_figures.p
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -108,8 +109,8 @@ def answer_lengths(cell: CellResult) -> Figure:
     }
     pooled = [*lengths["base"], *lengths["rl"]]
     low, high = min(*pooled, cell.t_cut), max(*pooled, cell.t_cut)
-    bins = min(30, max(high - low, 1))
-    edges = np.linspace(low - 0.5, high + 0.5, bins + 1)
+    width = math.ceil((high - low + 1) / 30)  # whole tokens, so that no bin holds more lengths
+    edges = np.arange(low, high + width + 1, width) - 0.5
     figure = new_figure(8.6, 3.0)
     axes = figure.subplots()
     for name, colour, dashes in _SIDES:
@@ -182,7 +183,7 @@ def largest_changes(cell: CellResult, count: int) -> list[tuple[int, int]]:
     change_WR[~edge_mask(cell.num_layers)] = -1.0
     count = min(count, int((change_WR >= 0).sum()))
     order_E = np.argsort(-change_WR.ravel(), kind="stable")[:count]
-    return [(int(w), int(r)) for w, r in zip(*np.unravel_index(order_E, change_WR.shape), strict=True)]
+    return [divmod(int(place), change_WR.shape[1]) for place in order_E]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     base_WR = to_block(cell.base_nWR.mean(axis=0, dtype=np.float64))
     rl_WR = to_block(cell.rl_nWR.mean(axis=0, dtype=np.float64))
     shown = strongest_edges(base_WR, rl_WR, layers, edges)
-    norm = score_norm(base_WR, rl_WR)
+    norm = score_norm(base_WR, rl_WR, linear=0.01)
     height = 1.9 + max(3.2, (layers + 2) * 0.33)
     figure = new_figure(8.6, height)
     sides = figure.subplots(1, 2, sharex=True, sharey=True)
@@ -70,13 +70,13 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
 def strongest_edges(
     base_WR: np.ndarray, rl_WR: np.ndarray, num_layers: int, count: int
 ) -> list[tuple[int, int]]:
-    """(writer, reader) of the `count` block edges of the largest max(|base|, |rl|), weakest first."""
+    """(writer, reader) of the `count` block edges of the largest max(|base|, |rl|)."""
     strength_WR = np.where(
         edge_mask(num_layers, "block"), np.maximum(np.abs(base_WR), np.abs(rl_WR)), -1.0
     )
     count = min(count, int((strength_WR >= 0).sum()))
-    order_E = np.argsort(-strength_WR.ravel(), kind="stable")[:count][::-1]
-    return [(int(w), int(r)) for w, r in zip(*np.unravel_index(order_E, base_WR.shape), strict=True)]
+    order_E = np.argsort(-strength_WR.ravel(), kind="stable")[:count]
+    return [divmod(int(place), base_WR.shape[1]) for place in order_E]
 
 
 def _place(name: str, num_layers: int) -> tuple[float, float]:
@@ -113,11 +113,10 @@ def _width(share: float) -> float:
 
 
 def _curve(start: tuple[float, float], end: tuple[float, float], layers: int) -> Path:
-    """A line between the columns; within one column a bow to the outside, wider the longer it is."""
+    """A straight line, or within one column a bow to the outside, wider the longer it is."""
     (x0, y0), (x1, y1) = start, end
     if x0 != x1 or x0 == 0.5:
-        middle = (y0 + y1) / 2
-        return Path([start, (x0, middle), (x1, middle), end], [Path.MOVETO] + [Path.CURVE4] * 3)
+        return Path([start, end])
     bow = (0.12 + 0.75 * (y1 - y0) / max(layers, 4)) * (-1 if x0 == 0 else 1)
     return Path(
         [start, (x0 + bow, y0 + 0.15 * (y1 - y0)), (x1 + bow, y1 - 0.15 * (y1 - y0)), end],
