@@ -16,7 +16,7 @@ from experiments.posttrain.objectives import Responses
 from experiments.posttrain.task import Problem, draw_problem, draw_style
 
 # Longest worked answer of the task with its stop token, and longest prompt; checked by a test.
-MAX_NEW_TOKENS = 44
+MAX_NEW_TOKENS = 46
 MAX_LENGTH = 80
 _DECODED_TOGETHER = 512
 
