@@ -1,0 +1,88 @@
+"""Attention against loops over heads, queries and keys in float64."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from eap_jax.attention import attend, visible
+
+
+def literal(q, k, v, seen):
+    """softmax(q k / sqrt(H)) v head by head; query head n uses key head n // (N / K)."""
+    q, k, v = (np.asarray(x, np.float64) for x in (q, k, v))
+    result = np.zeros(q.shape)
+    group = q.shape[2] // k.shape[2]
+    for b, t, n in np.ndindex(q.shape[:3]):
+        keys = [s for s in range(k.shape[1]) if seen[min(b, len(seen) - 1), 0, t, s]]
+        logits = np.asarray([q[b, t, n] @ k[b, s, n // group] for s in keys]) / q.shape[3] ** 0.5
+        weights = np.exp(logits - logits.max())
+        result[b, t, n] = weights / weights.sum() @ v[b, keys, n // group]
+    return result
+
+
+def heads(num_heads, num_kv_heads, queries=6, keys=6):
+    rng = np.random.default_rng(0)
+    return tuple(
+        rng.normal(0, 2, (2, length, count, 10)).astype(np.float32)
+        for length, count in ((queries, num_heads), (keys, num_kv_heads), (keys, num_kv_heads))
+    )
+
+
+@pytest.mark.parametrize("window", [None, 1, 3, 100])
+@pytest.mark.parametrize("start", [None, (0, 2)])
+def test_a_query_sees_its_windows_past_from_the_first_used_slot(window, start):
+    queries, keys = [4, 5, 6], range(8)
+    start_B = None if start is None else jnp.asarray(start)
+    found = visible(jnp.asarray(queries), jnp.arange(8), window=window, start_B=start_B)
+    assert found.shape == (1 if start is None else 2, 1, 3, 8)
+    for row, first in enumerate(start or (0,)):
+        for t, query in enumerate(queries):
+            expected = [
+                first <= key <= query and (window is None or key > query - window) for key in keys
+            ]
+            assert found[row, 0, t].tolist() == expected
+
+
+def test_a_traced_window_equals_a_fixed_one():
+    slots = jnp.arange(9)
+    traced = jax.jit(lambda window: visible(slots, slots, window=window))(4)
+    np.testing.assert_array_equal(traced, visible(slots, slots, window=4))
+
+
+@pytest.mark.parametrize(("num_heads", "num_kv_heads"), [(4, 4), (6, 2), (4, 1)])
+@pytest.mark.parametrize("window", [None, 2])
+def test_attention_equals_loops_over_heads_queries_and_keys(num_heads, num_kv_heads, window):
+    q, k, v = heads(num_heads, num_kv_heads)
+    seen = visible(jnp.arange(6), jnp.arange(6), window=window)
+    np.testing.assert_allclose(attend(q, k, v, seen), literal(q, k, v, seen), rtol=0, atol=2e-5)
+
+
+def test_new_queries_over_a_longer_cache_equal_loops():
+    """Two new tokens in slots 5 and 6 of a cache of 9; row 1 begins in slot 3."""
+    q, k, v = heads(6, 2, queries=2, keys=9)
+    seen = visible(jnp.asarray([5, 6]), jnp.arange(9), start_B=jnp.asarray([0, 3]))
+    found = attend(q, k, v, seen)
+    np.testing.assert_allclose(found, literal(q, k, v, seen), rtol=0, atol=2e-5)
+    k[:, 7:], v[:, 7:] = 1e9, 1e9  # Slots not yet written must not matter.
+    np.testing.assert_array_equal(attend(q, k, v, seen), found)
+
+
+def test_a_query_without_keys_is_finite_in_value_and_gradient():
+    q, k, v = heads(4, 2)
+    seen = visible(jnp.arange(6), jnp.arange(6), start_B=jnp.asarray([0, 4]))
+    value, gradient = jax.value_and_grad(lambda q: attend(q, k, v, seen)[1, 4:].sum())(q)
+    assert np.isfinite(attend(q, k, v, seen)).all()
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+
+
+def test_bfloat16_attention_keeps_its_softmax_in_float32():
+    """Error of the order of rounding inputs and output once, and the output's dtype is bfloat16."""
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in heads(4, 2, queries=1, keys=300))
+    seen = jnp.ones((1, 1, 1, 300), bool)
+    found = attend(q, k, v, seen)
+    assert found.dtype == jnp.bfloat16
+    exact = literal(*(np.asarray(x, np.float32) for x in (q, k, v)), seen)
+    error = np.abs(np.asarray(found, np.float32) - exact).max()
+    assert error <= 2**-7 * np.abs(exact).max()

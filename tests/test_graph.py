@@ -1,0 +1,82 @@
+"""The residual graph against a walk through the model, written as loops."""
+
+import numpy as np
+import pytest
+
+from eap_jax import graph
+
+
+def walk(num_layers: int, granularity: str):
+    """Writers, readers and edges in the order in which a forward pass meets them."""
+    writers, readers, edges = ["input"], [], []
+
+    def read(name):
+        readers.append(name)
+        edges.extend((writer, name) for writer in writers)
+
+    for layer in range(num_layers):
+        for suffix in ("<q>", "<k>", "<v>") if granularity == "qkv" else ("",):
+            read(f"a{layer}{suffix}")
+        writers.append(f"a{layer}")
+        read(f"m{layer}")
+        writers.append(f"m{layer}")
+    read("logits")
+    return writers, readers, edges
+
+
+@pytest.mark.parametrize("granularity", graph.GRANULARITIES)
+@pytest.mark.parametrize("num_layers", [1, 2, 5])
+def test_names_and_edges_equal_a_walk_through_the_model(num_layers, granularity):
+    writers, readers, edges = walk(num_layers, granularity)
+    assert graph.writer_names(num_layers) == tuple(writers)
+    assert graph.reader_names(num_layers, granularity) == tuple(readers)
+    mask = graph.edge_mask(num_layers, granularity)
+    assert mask.dtype == bool
+    found = {(writers[w], readers[r]) for w, r in np.argwhere(mask)}
+    assert found == set(edges)
+    assert graph.num_edges(num_layers, granularity) == len(edges)
+
+
+@pytest.mark.parametrize(("num_layers", "edges"), [(30, 3691), (32, 4193), (28, 3221)])
+def test_number_of_edges_is_the_published_one(num_layers, edges):
+    assert graph.num_edges(num_layers) == edges
+
+
+def test_default_granularity_is_the_published_one():
+    assert graph.reader_names(1) == ("a0<q>", "a0<k>", "a0<v>", "m0", "logits")
+    assert graph.edge_mask(1).tolist() == [
+        [True, True, True, True, True],
+        [False, False, False, True, True],
+        [False, False, False, False, True],
+    ]
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_layers_follow_from_the_shape_of_a_score_matrix(num_layers):
+    assert graph.num_layers_of(*graph.edge_mask(num_layers).shape) == num_layers
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 7), (5, 5), (2, 5), (0, 0)])
+def test_a_shape_of_no_model_is_refused_by_its_sizes(shape):
+    with pytest.raises(ValueError, match=rf"found \[{shape[0]}, {shape[1]}\]"):
+        graph.num_layers_of(*shape)
+
+
+@pytest.mark.parametrize("leading", [(), (2,), (2, 3)])
+def test_block_scores_add_up_the_columns_of_each_attention_by_name(leading):
+    scores = np.random.default_rng(0).normal(size=(*leading, 5, 9)).astype(np.float32)
+    qkv, block = graph.reader_names(2), graph.reader_names(2, "block")
+    found = graph.to_block(scores)
+    assert found.dtype == np.float32
+    assert found.shape == (*leading, 5, 5)
+    for column, name in enumerate(block):
+        parts = [n for n, reader in enumerate(qkv) if reader.split("<")[0] == name]
+        assert len(parts) == (3 if name.startswith("a") else 1)
+        expected = sum(scores[..., part].astype(np.float64) for part in parts)
+        np.testing.assert_allclose(found[..., column], expected, rtol=1e-6, atol=1e-6)
+
+
+def test_an_unknown_granularity_is_refused():
+    for function in (graph.reader_names, graph.edge_mask, graph.num_edges):
+        with pytest.raises(ValueError, match="granularity.*'head'"):
+            function(2, "head")

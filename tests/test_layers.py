@@ -1,0 +1,106 @@
+"""RMSNorm, rotary embedding and the gate against numpy in float64, torch and transformers."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import toys
+
+from eap_jax.layers import gated, rms_norm, rotary_frequencies, rotary_tables, rotate
+
+RNG_SEED = 0
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(RNG_SEED)
+
+
+def test_rms_norm_equals_its_formula(rng):
+    x, gain = rng.normal(0, 3, (2, 5, 16)), rng.normal(1, 0.5, 16)
+    expected = x / np.sqrt((x**2).mean(-1, keepdims=True) + 0.1) * gain
+    found = rms_norm(jnp.asarray(x, jnp.float32), jnp.asarray(gain, jnp.float32), 0.1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_rms_norm_does_not_change_with_its_inputs_scale(rng):
+    x, gain = rng.normal(size=(3, 16)).astype(np.float32), jnp.ones(16)
+    np.testing.assert_allclose(rms_norm(64 * x, gain, 1e-12), rms_norm(x, gain, 1e-12), rtol=1e-6)
+
+
+def test_rms_norm_of_zeros_is_zero_and_has_a_finite_gradient():
+    zeros = jnp.zeros((2, 16))
+    assert not np.asarray(rms_norm(zeros, jnp.ones(16), 1e-6)).any()
+    gradient = jax.grad(lambda x: rms_norm(x, jnp.ones(16), 1e-6).sum())(zeros)
+    assert np.isfinite(gradient).all()
+
+
+def test_rms_norm_in_bfloat16_rounds_where_transformers_rounds(torch, rng):
+    """Bit by bit: statistics in float32, cast, then multiply."""
+    from transformers.models.llama.modeling_llama import LlamaRMSNorm
+
+    x, gain = rng.normal(0, 3, (64, 32)), rng.normal(1, 0.5, 32)
+    norm = LlamaRMSNorm(32, eps=1e-6).to(torch.bfloat16)
+    norm.weight.data = torch.tensor(gain, dtype=torch.bfloat16)
+    expected = norm(torch.tensor(x, dtype=torch.bfloat16)).detach().float().numpy()
+    found = rms_norm(jnp.asarray(x, jnp.bfloat16), jnp.asarray(gain, jnp.bfloat16), 1e-6)
+    assert found.dtype == jnp.bfloat16
+    # A last bit may differ where the float32 statistics round to the other side.
+    assert (np.asarray(found, np.float32) == expected).mean() > 0.995
+
+
+@pytest.mark.parametrize("name", toys.ZOO)
+def test_rotary_frequencies_equal_transformers(torch, name):
+    toy = toys.ZOO[name]
+    model = toys.torch_model(toy, toys.random_params(toy.config))
+    expected = model.model.rotary_emb.inv_freq.numpy()
+    np.testing.assert_allclose(rotary_frequencies(toy.config), expected, rtol=1e-6)
+
+
+def test_llama3_scaling_keeps_high_divides_low_and_blends_middle_frequencies():
+    """Hand arithmetic at H = 16: original context 64, factor 8, band of 1 to 4 rotations."""
+    config = toys.ZOO["llama3 scaling"].config
+    plain = 10000.0 ** -(np.arange(8) / 8)
+    rotations = 64 * plain / (2 * np.pi)  # 10.2, 3.22, 1.02, 0.32, ...
+    blend = (rotations[1:3] - 1) / 3
+    middle = (1 - blend) * plain[1:3] / 8 + blend * plain[1:3]
+    expected = [plain[0], *middle, *(plain[3:] / 8)]
+    np.testing.assert_allclose(rotary_frequencies(config), expected, rtol=1e-6)
+
+
+def test_rotation_of_position_zero_is_the_identity_and_lengths_are_kept(rng):
+    x = rng.normal(size=(1, 9, 4, 6)).astype(np.float32)
+    found = np.asarray(rotate(x, *rotary_tables(toys.MAIN, np.arange(9)[None])))
+    np.testing.assert_array_equal(found[:, 0], x[:, 0])
+    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+
+
+def test_rotation_turns_each_pair_of_halves_by_position_times_frequency(rng):
+    """As complex numbers: (first half + i second half) * exp(i position frequency)."""
+    x = rng.normal(size=(2, 5, 3, 6))
+    positions = np.asarray([[0, 1, 2, 3, 4], [7, 100, 3, 2000, 9]])
+    frequencies = 10000.0 ** -(np.arange(3) / 3)
+    turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * positions[..., None, None] * frequencies)
+    tables = rotary_tables(toys.MAIN, jnp.asarray(positions))
+    found = rotate(jnp.asarray(x, jnp.float32), *tables)
+    expected = np.concatenate([turned.real, turned.imag], axis=-1)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=2e-3)
+    np.testing.assert_allclose(found[0], expected[0], rtol=0, atol=2e-6)
+
+
+def test_rotary_angles_stay_float32_in_a_bfloat16_model(rng):
+    """At position 2,001 an angle in bfloat16 would be off by radians."""
+    x = jnp.asarray(rng.normal(size=(1, 1, 2, 6)), jnp.bfloat16)
+    tables = rotary_tables(toys.MAIN, jnp.asarray([[2001]]))
+    found = rotate(x, *tables)
+    assert found.dtype == jnp.bfloat16
+    exact = rotate(x.astype(jnp.float32), *tables)
+    np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=0, atol=0.05)
+
+
+def test_gate_is_silu_times_up(rng):
+    gate, up = rng.normal(0, 3, (2, 4, 8))
+    expected = gate / (1 + np.exp(-gate)) * up
+    np.testing.assert_allclose(
+        gated(jnp.asarray(gate, jnp.float32), jnp.asarray(up, jnp.float32)), expected, rtol=1e-5, atol=1e-6
+    )
