@@ -37,9 +37,16 @@ DEFAULT_CIRCUIT_EDGES = 200
 UNDEFINED = "undefined"
 
 
-def number(value: float, digits: int = 3) -> str:
-    """A number for people: `digits` significant digits, or `undefined`."""
-    return f"{value:.{digits}g}" if math.isfinite(value) else UNDEFINED
+def number(value: float) -> str:
+    """A number for people, three significant digits: 357, 0.172, 1.10e-3, or `undefined`."""
+    if not math.isfinite(value):
+        return UNDEFINED
+    if value == 0:
+        return "0"
+    if 1e-2 <= abs(value) < 9995:
+        return f"{value:.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
 
 
 def percent(share: float, digits: int = 1) -> str:
