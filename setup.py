@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 setup(
     name="eap-jax",
     version="0.1.0",
-    description="Edge attribution patching of language models in JAX, before and after post-training",
+    description="Edge attribution patching of language models before and after post-training",
     python_requires=">=3.11",
     packages=find_packages(include=["eap_jax*", "converters*", "experiments*"]),
     package_data={"experiments": ["checkpoints/**", "templates/**"]},
@@ -13,6 +13,7 @@ setup(
         "jax>=0.10,<0.12",
         "flax>=0.12.8",
         "transformers>=5,<6",
+        "tokenizers",
         "orbax-checkpoint>=0.12",
         "numpy",
         "scipy",
@@ -31,6 +32,8 @@ setup(
         "test": ["pytest>=9"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
+        # Question sets that the Hub holds as parquet.
+        "hub": ["pyarrow"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
     },
 )

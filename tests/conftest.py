@@ -1,4 +1,4 @@
-"""Strict surroundings of every test: two simulated devices, full precision, no network, no litter."""
+"""Strict surroundings of every test: two devices, full precision, no network, no litter."""
 
 import os
 import socket

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import toys
 
+from converters.loading import load_checkpoint
 from eap_jax import attribution
 from eap_jax.attribution import attribute
 from eap_jax.config import ModelConfig
@@ -16,6 +17,8 @@ from eap_jax.graph import edge_mask, num_edges, reader_names, to_block, writer_n
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.transformer import Taps, Transformer, parameter_shapes
+from experiments.responses import read_rows
+from experiments.selection import Rule, select, truncate
 
 # What the golden checkpoints do not have: all biases, odd head sizes, a tied head, mixed windows.
 every_toy = pytest.mark.parametrize(
@@ -88,6 +91,23 @@ def test_scores_equal_the_published_programs_golden_files(series, side):
         assert column_sum_residual(scores_BWR) <= 1e-4
 
 
+@pytest.mark.parametrize("series", toys.SERIES)
+@pytest.mark.parametrize("side", toys.SIDES)
+def test_golden_weights_and_texts_are_those_that_the_program_itself_loads_and_selects(series, side):
+    """So the golden test above speaks for `converters.loading` and `experiments.selection` too."""
+    checkpoint = load_checkpoint(toys.GOLDEN / "checkpoints" / f"toy_{series}_{side}")
+    config, params = toys.golden_checkpoint(series, side)
+    assert checkpoint.config == config
+    jax.tree.map(np.testing.assert_array_equal, checkpoint.params, params)
+    rows = read_rows(toys.GOLDEN / "responses" / series / "math" / "all_correct.jsonl")
+    for alpha in toys.ALPHAS:
+        selection = select(rows, Rule(alpha=alpha))
+        found = [truncate(row, side, selection.cut) for row in selection.rows]
+        expected = toys.golden_texts(series, side, alpha)
+        assert [text.tokens for text in found] == [t.prompt + t.answer[:-1] for t in expected]
+        assert [text.targets for text in found] == [t.answer for t in expected]
+
+
 @every_toy
 def test_scores_equal_the_literal_definition(name):
     params, _, batch, found = case(name)
@@ -111,7 +131,7 @@ def test_read_gradients_scores_and_losses_equal_an_independent_torch_program(tor
     gradient, _ = tap_gradients(zeros, params, batch, config=config)
     gradient_RBTD = reads_of(gradient)
     for row, text in enumerate(texts):
-        expected, state, _ = torch_eap.tap_gradients(model, text)
+        expected, _, _ = torch_eap.tap_gradients(model, text)
         assert set(expected) == set(readers)
         length = len(text.prompt) + len(text.answer) - 1
         largest = max(float(g.norm()) for g in expected.values())

@@ -48,7 +48,11 @@ def test_greedy_ids_equal_transformers_generate(torch, name, main):
     for prompt, response in zip(prompts, found, strict=True):
         ids = torch.tensor([prompt])
         expected = model.generate(
-            ids, attention_mask=torch.ones_like(ids), max_new_tokens=64, do_sample=False, eos_token_id=None
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=64,
+            do_sample=False,
+            eos_token_id=None,
         )[0, len(prompt) :]
         assert response == expected.tolist()
 
@@ -121,7 +125,10 @@ def test_transformers_stops_at_the_same_token(torch, main):
     params, prompts, greedy = main
     stop = greedy[1][9]
     found = generate(
-        params, prompts[1:2], config=toys.MAIN, sampling=Sampling(max_new_tokens=64, stop_tokens=(stop,))
+        params,
+        prompts[1:2],
+        config=toys.MAIN,
+        sampling=Sampling(max_new_tokens=64, stop_tokens=(stop,)),
     )
     model = toys.torch_model(toys.ZOO["window 5 above the first layer"], params)
     ids = torch.tensor(prompts[1:2])
@@ -196,7 +203,9 @@ def test_successive_tokens_of_a_row_are_independent_draws(main):
     params, prompts, _ = main
     sampling = Sampling(max_new_tokens=2, temperature=1e6)
     found = np.asarray(
-        generate(params, [prompts[0]] * 4096, config=toys.MAIN, sampling=sampling, key=jax.random.key(1))
+        generate(
+            params, [prompts[0]] * 4096, config=toys.MAIN, sampling=sampling, key=jax.random.key(1)
+        )
     )
     # At this temperature all tokens are equally likely: equal pairs occur once in V.
     assert (found[:, 0] == found[:, 1]).mean() == pytest.approx(1 / 61, abs=0.01)
@@ -209,7 +218,9 @@ def test_a_temperature_near_zero_and_a_tiny_nucleus_are_greedy(main):
         Sampling(max_new_tokens=8, temperature=1e-4),
         Sampling(max_new_tokens=8, temperature=1.0, top_p=1e-6),
     ):
-        found = generate(params, prompts, config=toys.MAIN, sampling=sampling, key=jax.random.key(0))
+        found = generate(
+            params, prompts, config=toys.MAIN, sampling=sampling, key=jax.random.key(0)
+        )
         assert found == [response[:8] for response in greedy]
 
 
@@ -220,13 +231,21 @@ def test_a_rows_samples_depend_on_its_key_and_text_not_on_the_batch(main):
     together = generate(params, prompts, config=toys.MAIN, sampling=sampling, key=keys)
     order = [3, 1]  # The same padded width, so that no other program is compiled.
     apart = generate(
-        params, [prompts[n] for n in order], config=toys.MAIN, sampling=sampling, key=keys[np.asarray(order)]
+        params,
+        [prompts[n] for n in order],
+        config=toys.MAIN,
+        sampling=sampling,
+        key=keys[np.asarray(order)],
     )
     assert apart == [together[n] for n in order]
     one_key = generate(params, prompts, config=toys.MAIN, sampling=sampling, key=jax.random.key(3))
-    fewer = generate(params, prompts[:2], config=toys.MAIN, sampling=sampling, key=jax.random.key(3))
+    fewer = generate(
+        params, prompts[:2], config=toys.MAIN, sampling=sampling, key=jax.random.key(3)
+    )
     assert fewer == one_key[:2]
-    same = generate(params, [prompts[1]] * 4, config=toys.MAIN, sampling=sampling, key=jax.random.key(3))
+    same = generate(
+        params, [prompts[1]] * 4, config=toys.MAIN, sampling=sampling, key=jax.random.key(3)
+    )
     assert len(set(map(tuple, same))) == 4
     other = generate(params, prompts, config=toys.MAIN, sampling=sampling, key=jax.random.key(4))
     assert other != one_key
@@ -251,7 +270,9 @@ def test_bad_prompts_are_refused_by_number(main, prompts, message):
 
 def test_sampling_without_a_key_is_refused(main):
     with pytest.raises(ValueError, match="needs a key"):
-        generate(main[0], [[1]], config=toys.MAIN, sampling=Sampling(max_new_tokens=1, temperature=1.0))
+        generate(
+            main[0], [[1]], config=toys.MAIN, sampling=Sampling(max_new_tokens=1, temperature=1.0)
+        )
 
 
 @pytest.mark.parametrize(

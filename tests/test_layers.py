@@ -72,7 +72,9 @@ def test_rotation_of_position_zero_is_the_identity_and_lengths_are_kept(rng):
     x = rng.normal(size=(1, 9, 4, 6)).astype(np.float32)
     found = np.asarray(rotate(x, *rotary_tables(toys.MAIN, np.arange(9)[None])))
     np.testing.assert_array_equal(found[:, 0], x[:, 0])
-    np.testing.assert_allclose(np.linalg.norm(found, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5)
+    np.testing.assert_allclose(
+        np.linalg.norm(found, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5
+    )
 
 
 def test_rotation_turns_each_pair_of_halves_by_position_times_frequency(rng):
@@ -102,5 +104,8 @@ def test_gate_is_silu_times_up(rng):
     gate, up = rng.normal(0, 3, (2, 4, 8))
     expected = gate / (1 + np.exp(-gate)) * up
     np.testing.assert_allclose(
-        gated(jnp.asarray(gate, jnp.float32), jnp.asarray(up, jnp.float32)), expected, rtol=1e-5, atol=1e-6
+        gated(jnp.asarray(gate, jnp.float32), jnp.asarray(up, jnp.float32)),
+        expected,
+        rtol=1e-5,
+        atol=1e-6,
     )

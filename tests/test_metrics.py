@@ -1,4 +1,4 @@
-"""The five statistics against hand arithmetic, loops and scipy, and their behaviour at the edges."""
+"""The five statistics against hand arithmetic, loops and scipy, and at the edges of validity."""
 
 import math
 
@@ -61,7 +61,9 @@ def test_complexity_by_hand():
     assert metrics.information_complexity(scores, bins=4, upper=16) == pytest.approx(shares)
 
 
-@pytest.mark.parametrize(("bins", "upper", "eps"), [(100, None, 1e-12), (7, 2.5, 1e-3), (50, 99, 0.1)])
+@pytest.mark.parametrize(
+    ("bins", "upper", "eps"), [(100, None, 1e-12), (7, 2.5, 1e-3), (50, 99, 0.1)]
+)
 def test_complexity_equals_a_histogram_by_loops(scores, bins, upper, eps):
     found = metrics.information_complexity(scores, bins=bins, upper=upper, eps=eps)
     values = scores.astype(np.float64).ravel()
@@ -103,7 +105,9 @@ def test_diversity_is_one_minus_the_mean_correlation_of_all_pairs(scores):
 
 
 def test_diversity_of_scaled_copies_is_zero_and_of_opposites_two(scores):
-    assert metrics.sample_diversity(np.stack([scores[0], 5 * scores[0]])) == pytest.approx(0, abs=1e-12)
+    assert metrics.sample_diversity(np.stack([scores[0], 5 * scores[0]])) == pytest.approx(
+        0, abs=1e-12
+    )
     assert metrics.sample_diversity(np.stack([scores[0], -scores[0]])) == pytest.approx(2)
 
 
@@ -160,7 +164,9 @@ def test_shapes_of_distributions_do_not_change_with_scale(statistic, scale, scor
 
 
 @pytest.mark.parametrize("statistic", EVERY, ids=lambda f: f.__name__)
-def test_a_statistic_leaves_its_input_alone_and_does_not_depend_on_the_order_of_samples(statistic, scores):
+def test_a_statistic_leaves_its_input_alone_and_does_not_depend_on_the_order_of_samples(
+    statistic, scores
+):
     before = scores.copy()
     found, reversed_ = np.sort(statistic(scores), axis=None), statistic(scores[::-1])
     np.testing.assert_array_equal(scores, before)
@@ -221,17 +227,23 @@ def test_one_sample_has_no_diversity_but_all_else(scores):
 
 
 @pytest.mark.parametrize("entropy", ENTROPIES, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("argument", [{"bins": 0}, {"eps": 0}, {"eps": -1}, {"upper": 0}, {"upper": -1}, {"upper": math.nan}])
+@pytest.mark.parametrize(
+    "argument",
+    [{"bins": 0}, {"eps": 0}, {"eps": -1}, {"upper": 0}, {"upper": -1}, {"upper": math.nan}],
+)
 def test_a_histogram_that_makes_no_sense_is_refused(entropy, argument, scores):
     with pytest.raises(ValueError, match="histogram"):
         entropy(scores, **argument)
 
 
 @pytest.mark.parametrize(
-    "support", [np.ones((9, 5), bool), np.ones((5, 9), int), np.zeros((5, 9), bool), np.ones((4, 5, 9), bool)]
+    "support",
+    [np.ones((9, 5), bool), np.ones((5, 9), int), np.zeros((5, 9), bool), np.ones((4, 5, 9), bool)],
 )
 @pytest.mark.parametrize("statistic", STATISTICS, ids=lambda f: f.__name__)
-def test_a_support_of_another_shape_or_type_or_without_entries_is_refused(statistic, support, scores):
+def test_a_support_of_another_shape_or_type_or_without_entries_is_refused(
+    statistic, support, scores
+):
     with pytest.raises(ValueError, match="support"):
         statistic(scores, support)
 

@@ -36,10 +36,14 @@ def test_low_precision_logits_are_summed_in_float32(scored):
     low = jnp.asarray(logits, jnp.bfloat16)
     found = self_entropy(low, targets)
     assert found.dtype == jnp.float32
-    np.testing.assert_allclose(found, exact(np.asarray(low, np.float32), targets), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        found, exact(np.asarray(low, np.float32), targets), rtol=1e-5, atol=1e-6
+    )
 
 
 def test_huge_logits_neither_overflow_nor_lose_the_loss():
     logits = jnp.asarray([[3e4, 3e4 - 1, -3e4]])
     found = self_entropy(logits.repeat(3, axis=0), jnp.asarray([0, 1, 2]))
-    np.testing.assert_allclose(found, [np.log1p(np.exp(-1)), 1 + np.log1p(np.exp(-1)), 6e4], rtol=1e-3)
+    np.testing.assert_allclose(
+        found, [np.log1p(np.exp(-1)), 1 + np.log1p(np.exp(-1)), 6e4], rtol=1e-3
+    )

@@ -16,7 +16,13 @@ TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"].config
 
 @pytest.mark.parametrize(
     ("text", "data", "model"),
-    [("", 1, 1), ("data:2", 2, 1), ("model:2", 1, 2), ("model:4,data:3", 3, 4), ("data:1,model:1", 1, 1)],
+    [
+        ("", 1, 1),
+        ("data:2", 2, 1),
+        ("model:2", 1, 2),
+        ("model:4,data:3", 3, 4),
+        ("data:1,model:1", 1, 1),
+    ],
 )
 def test_a_mesh_flag_names_the_sizes_of_both_axes(text, data, model):
     assert sharding.parse_mesh(text) == {"data": data, "model": model}
@@ -25,7 +31,18 @@ def test_a_mesh_flag_names_the_sizes_of_both_axes(text, data, model):
 
 @pytest.mark.parametrize(
     "text",
-    ["data", "data:", "data:0", "data:-1", "data:x", "data:1.5", "rows:2", "data:2,data:2", "2", "data:2 model:2"],
+    [
+        "data",
+        "data:",
+        "data:0",
+        "data:-1",
+        "data:x",
+        "data:1.5",
+        "rows:2",
+        "data:2,data:2",
+        "2",
+        "data:2 model:2",
+    ],
 )
 def test_a_malformed_mesh_flag_is_refused_in_full(text):
     with pytest.raises(ValueError, match="mesh: expected data:N,model:M") as error:
@@ -46,7 +63,9 @@ def test_a_mesh_takes_the_devices_it_is_given():
 
 def test_heads_mlp_width_and_vocabulary_are_split_and_nothing_else():
     """By name of parameter: which of its axes is halved on two devices."""
-    config = toys._toy("llama", vocab_size=60, qkv_bias=True, output_bias=True, mlp_bias=True).config
+    config = toys.toy_of(
+        "llama", vocab_size=60, qkv_bias=True, output_bias=True, mlp_bias=True
+    ).config
     placed = sharding.place_parameters(
         toys.random_params(config), config, sharding.make_mesh("model:2")
     )

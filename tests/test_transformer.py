@@ -39,7 +39,9 @@ def main():
 
 def torch_logits(torch, toy, params, tokens_BT):
     with torch.no_grad():
-        return toys.torch_model(toy, params)(torch.tensor(tokens_BT, dtype=torch.long)).logits.numpy()
+        return toys.torch_model(toy, params)(
+            torch.tensor(tokens_BT, dtype=torch.long)
+        ).logits.numpy()
 
 
 @every_toy
@@ -90,7 +92,12 @@ def test_writes_sum_to_what_the_final_norm_reads(toy):
     params = toys.random_params(toy.config)
     output = forward(params, toys.random_tokens(toy.config, 2, 9), config=toy.config)
     stream = np.asarray(output.writes.stacked(), np.float64).sum(axis=0)
-    assert output.writes.stacked().shape == (1 + 2 * toy.config.num_layers, 2, 9, toy.config.d_model)
+    assert output.writes.stacked().shape == (
+        1 + 2 * toy.config.num_layers,
+        2,
+        9,
+        toy.config.d_model,
+    )
     root = np.sqrt((stream**2).mean(axis=-1, keepdims=True) + toy.config.norm_eps)
     head = params["embed"] if toy.config.tied_embeddings else params["head"]
     expected = (stream / root * params["final_norm"]) @ head.T
@@ -119,7 +126,7 @@ def test_zero_taps_change_nothing(main):
 
 @pytest.mark.parametrize("read", [*range(4), "logits"])
 def test_a_tap_perturbs_its_own_branch_and_not_the_skip_path(main, read):
-    """A tap of layer 1 leaves every earlier write alone; one on the logits leaves all writes alone."""
+    """A tap of layer 1 leaves every earlier write alone; one on the logits leaves all alone."""
     params, tokens_BT, taps = main
     zeros = Taps.zeros(toys.MAIN, *tokens_BT.shape)
     if read == "logits":

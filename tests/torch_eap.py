@@ -9,7 +9,6 @@ kept, a Python loop over edges.
 import dataclasses
 
 import torch
-
 from toys import Text
 
 
@@ -33,7 +32,7 @@ class Run:
 
 
 def run(model, tokens, cut: tuple[str, str] | None = None) -> Run:
-    """Forward pass with hooks; `cut` (writer, reader) removes that write from what that reader reads."""
+    """Forward pass with hooks; `cut` (writer, reader) takes that write out of that read."""
     state = Run(writes={}, reads={}, taps={}, seen={}, logits=None)
     handles = []
 
@@ -113,4 +112,3 @@ def edge_scores(model, text: Text) -> tuple[dict[tuple[str, str], float], float]
             product = gradient.double() * state.writes[writer].detach().double()
             scores[writer, reader] = -float(product.sum())
     return scores, loss
-

@@ -31,11 +31,11 @@ class Toy:
     family: Literal["llama", "mistral", "qwen2"]
 
 
-def _toy(family: str, **fields) -> Toy:
-    defaults = dict(
-        vocab_size=61, num_layers=2, d_model=24, d_ff=40, num_heads=4, num_kv_heads=4, head_dim=6,
-        norm_eps=1e-6, rope_theta=10000.0,
-    )  # fmt: skip
+def toy_of(family: str, **fields) -> Toy:
+    defaults = {
+        "vocab_size": 61, "num_layers": 2, "d_model": 24, "d_ff": 40, "num_heads": 4,
+        "num_kv_heads": 4, "head_dim": 6, "norm_eps": 1e-6, "rope_theta": 10000.0,
+    }  # fmt: skip
     return Toy(config=ModelConfig(**(defaults | fields)), family=family)
 
 
@@ -43,21 +43,21 @@ LLAMA3 = RopeScaling(
     kind="llama3", factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_context=64
 )
 ZOO = {
-    "multi-head": _toy("llama"),
-    "grouped, q/k/v biases, theta 1e6": _toy(
+    "multi-head": toy_of("llama"),
+    "grouped, q/k/v biases, theta 1e6": toy_of(
         "qwen2", d_model=36, num_heads=6, num_kv_heads=2, qkv_bias=True, rope_theta=1e6, d_ff=44
     ),
-    "multi-query, head_dim 10, all biases": _toy(
+    "multi-query, head_dim 10, all biases": toy_of(
         "llama", num_kv_heads=1, head_dim=10, qkv_bias=True, output_bias=True, mlp_bias=True
     ),
-    "window 7, tied head": _toy(
+    "window 7, tied head": toy_of(
         "mistral", num_kv_heads=2, layer_windows=(7, 7), tied_embeddings=True, norm_eps=1e-5
     ),
-    "window 5 above the first layer": _toy(
+    "window 5 above the first layer": toy_of(
         "qwen2", num_layers=3, num_kv_heads=2, qkv_bias=True, layer_windows=(None, 5, 5)
     ),
-    "llama3 scaling": _toy("llama", head_dim=16, num_kv_heads=2, rope_scaling=LLAMA3),
-    "linear scaling": _toy("llama", rope_scaling=RopeScaling(kind="linear", factor=4.0)),
+    "llama3 scaling": toy_of("llama", head_dim=16, num_kv_heads=2, rope_scaling=LLAMA3),
+    "linear scaling": toy_of("llama", rope_scaling=RopeScaling(kind="linear", factor=4.0)),
 }
 # Covers what differs inside attribution: grouped queries, biases, a window in some layers only.
 MAIN = ZOO["window 5 above the first layer"].config
@@ -94,7 +94,9 @@ class Text:
     answer: tuple[int, ...]
 
 
-def random_texts(config: ModelConfig, lengths=((3, 5), (7, 2), (1, 9)), seed: int = 0) -> list[Text]:
+def random_texts(
+    config: ModelConfig, lengths=((3, 5), (7, 2), (1, 9)), seed: int = 0
+) -> list[Text]:
     """One text for each (prompt length, answer length)."""
     rng = np.random.default_rng(seed)
 
@@ -186,9 +188,10 @@ def torch_model(toy: Toy, params: dict):
     name = names[toy.family]
     hf_config = getattr(transformers, f"{name}Config")(**fields)
     model = getattr(transformers, f"{name}ForCausalLM")(hf_config).eval()
-    if config.rope_scaling is None and not hasattr(hf_config, "rope_parameters"):
-        raise AssertionError("this transformers ignores rope_parameters")
-    state = {name: torch.from_numpy(np.ascontiguousarray(leaf)) for name, leaf in hf_state(config, params).items()}
+    state = {
+        name: torch.from_numpy(np.ascontiguousarray(leaf))
+        for name, leaf in hf_state(config, params).items()
+    }
     missing, unexpected = model.load_state_dict(state, strict=False)
     assert not unexpected
     assert set(missing) == ({"lm_head.weight"} if config.tied_embeddings else set())
@@ -260,7 +263,10 @@ def golden_checkpoint(series: str, side: str) -> tuple[ModelConfig, dict]:
     shapes = parameter_shapes(config)
     blocks = {
         name: np.stack(
-            [tensors.pop(f"model.layers.{n}.{_BLOCK_NAMES[name]}") for n in range(config.num_layers)]
+            [
+                tensors.pop(f"model.layers.{n}.{_BLOCK_NAMES[name]}")
+                for n in range(config.num_layers)
+            ]
         ).reshape(shape)
         for name, shape in shapes["blocks"].items()
     }
@@ -289,7 +295,10 @@ def golden_texts(series: str, side: str, alpha: float) -> tuple[Text, ...]:
     if len(kept) > 100:
         kept = random.Random(42).sample(kept, 100)
     return tuple(
-        Text(prompt=tuple(row[f"{side}_prompt_tokens"]), answer=tuple(row[f"{side}_answer_tokens"][:cut]))
+        Text(
+            prompt=tuple(row[f"{side}_prompt_tokens"]),
+            answer=tuple(row[f"{side}_answer_tokens"][:cut]),
+        )
         for row in kept
     )
 
