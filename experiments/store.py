@@ -1,7 +1,7 @@
 """The run directory: where each file lies, atomic writes, and the published npz format.
 
     <workdir>/<pair>/manifest.json, report.html, table.md, table.csv
-    <workdir>/<pair>/<dataset>/responses_{base,rl}.jsonl, all_correct.jsonl
+    <workdir>/<pair>/<dataset>/answers.json, responses_{base,rl}.jsonl, all_correct.jsonl
     <workdir>/<pair>/<dataset>/cut<alpha>/results_<series>_<dataset>_<side>_cut<alpha>.npz
     <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json
 
@@ -115,21 +115,19 @@ def read_results(path: str | Path) -> np.ndarray:
     return all_scores.astype(np.float32)
 
 
-def claim_cell(cell: Path, settings: dict[str, Any]) -> None:
-    """Write a cell's settings, or check that the saved ones are the same.
+def claim(path: Path, settings: dict[str, Any]) -> None:
+    """Write the settings of a directory's results, or check that the saved ones are the same.
 
     Raises:
       InputError: the directory holds results of other settings.
     """
-    path = cell / "cell.json"
     settings = json.loads(json.dumps(_finite(settings)))
     if not path.exists():
         write_json(path, settings)
         return
     found = read_json(path)
     if found != settings:
-        changed = sorted(key for key in settings | found if settings.get(key) != found.get(key))
-        first = changed[0]
+        first = min(key for key in settings | found if settings.get(key) != found.get(key))
         raise InputError(
             f"{path}: holds results of other settings: {first}: expected {settings.get(first)!r}, "
             f"found {found.get(first)!r}; choose another --workdir"

@@ -117,7 +117,7 @@ def run_study(study: Study, say: Callable[[str], None] = print) -> Path:
     loaded = _Models(study, mesh)
     cells = []
     for dataset in study.datasets:
-        rows = _rows(study, dataset, loaded)
+        rows = _rows(study, dataset, loaded, hashes)
         for side in SIDES:
             check_vocabulary(rows, side, configs[side].vocab_size, study.responses or dataset)
         cells += [_plan(study, dataset, rule, rows, hashes, say) for rule in study.rules]
@@ -168,7 +168,7 @@ def _check_comparable(study: Study, configs: dict[str, ModelConfig]) -> None:
             )
 
 
-def _rows(study: Study, dataset: str, loaded: _Models) -> list[Row]:
+def _rows(study: Study, dataset: str, loaded: _Models, hashes: dict[str, str]) -> list[Row]:
     """Rows of a dataset: from the responses file, or generated and graded."""
     directory = study.directory / dataset
     path = directory / "all_correct.jsonl"
@@ -177,6 +177,15 @@ def _rows(study: Study, dataset: str, loaded: _Models) -> list[Row]:
         _keep_rows(path, rows)
         return rows
     questions = load_questions(dataset, data_dir=study.data_dir)[: study.num_questions]
+    stops = {side: _stop_tokens(study, side) for side in SIDES}
+    settings = {
+        "checkpoints": hashes,
+        "prompt": study.pair.prompt,
+        "max_new_tokens": study.pair.max_new_tokens,
+        "stop_tokens": stops,
+        "numerics": study.numerics,
+    }
+    store.claim(directory / "answers.json", settings)
     given = {}
     for side in SIDES:
         saved = directory / f"responses_{side}.jsonl"
@@ -190,7 +199,7 @@ def _rows(study: Study, dataset: str, loaded: _Models) -> list[Row]:
             questions,
             study.pair.prompt,
             sampling=Sampling(
-                max_new_tokens=study.pair.max_new_tokens, stop_tokens=_stop_tokens(study, side)
+                max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]
             ),
             path=saved,
             batch_size=study.batch_answers,
@@ -235,7 +244,7 @@ def _plan(study, dataset, rule, rows, hashes, say) -> Cell:
         "rows": [row.fields.get("idx") for row in selection.rows],
         "cut": selection.cut,
     }
-    store.claim_cell(directory, settings)
+    store.claim(directory / "cell.json", settings)
     return Cell(dataset=dataset, rule=rule, selection=selection, directory=directory)
 
 
