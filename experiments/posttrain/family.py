@@ -113,7 +113,9 @@ def _card(name: str, output: Path) -> str:
         for key, value in settings.items()
         if key in defaults and value != defaults[key]
     )
-    start = "" if settings["start_sha256"] is None else " --start=experiments/checkpoints/tiny_start"
+    start, every = "", START_ROUNDS // 6
+    if settings["start_sha256"] is not None:
+        start, every = "--start=experiments/checkpoints/tiny_start ", CHECKPOINT_EVERY
     curve = [line for line in lines if "accuracy" in line]
     rows = "\n".join(
         f"| {line['round']} | {line['accuracy']:.1%} | {line['worked']:.0%} | "
@@ -130,7 +132,8 @@ Algorithm: {settings["algorithm"]}, seed {settings["seed"]}, {settings["rounds"]
 {settings["updates"]} optimiser steps on {settings["batch"]} responses each; trained on 2 CPU cores in
 {figures["seconds"] / 60:.1f} minutes.
 
-    python -m experiments.posttrain.train {flags_text}{start} --output=DIR
+    python -m experiments.posttrain.train {flags_text} \\
+        --checkpoint_every={every} {start}--output=DIR
 
 Accuracy on {figures["questions"]} held-out questions, greedy: **{figures["accuracy"]:.1%}** ({kinds});
 {figures["worked"]:.0%} of the answers are worked, {figures["length"]:.1f} tokens on average.
