@@ -238,7 +238,7 @@ def update(state: dict, batch: Responses, *, recipe: Recipe, config: ModelConfig
         }
 
     (_, figures), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])
-    figures["gradient_norm"] = optax.global_norm(gradient)
+    figures["gradient_norm"] = optax.tree.norm(gradient)
     step, optimiser = recipe.optimiser().update(gradient, state["optimiser"], state["params"])
     state = state | {
         "params": optax.apply_updates(state["params"], step),

@@ -15,7 +15,8 @@ from experiments.grading import grade
 from experiments.posttrain.objectives import Responses
 from experiments.posttrain.task import Problem, draw_problem, draw_style
 
-# Longest worked answer of the task with its stop token, and longest prompt; checked by a test.
+# Longest worked answer of the task with its stop token, and longest worked text that is read; both
+# checked by a test. A sampled response that rambles past it on a long prompt is cut there.
 MAX_NEW_TOKENS = 46
 MAX_LENGTH = 80
 _DECODED_TOGETHER = 512
@@ -76,6 +77,10 @@ def sample_rollouts(
         responses += generate(
             params, prompts[part], config=config, sampling=sampling, key=keys[part]
         )
+    responses = [
+        response[: MAX_LENGTH + 1 - len(prompt)]
+        for prompt, response in zip(prompts, responses, strict=True)
+    ]
     return _graded(problems, prompts, responses, tokenizer)
 
 
