@@ -1,0 +1,184 @@
+"""The five metrics as functions of the questions' weights.
+
+A metric is kept as what each question contributes to it (a mean, histogram shares, correlations
+with the others), so its value under any weights of the questions is a small matrix product.
+`resample` gives B such values and, at each, the influence of every question: n times the
+derivative of the value by the question's weight, which is the question's own part in it less the
+mean part.
+
+Axes: B sets of weights (the first one is the sample itself), n questions, b bins of a histogram,
+E entries of a score matrix.
+"""
+
+import abc
+import dataclasses
+import math
+
+import numpy as np
+
+from eap_jax import metrics
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Resampled:
+    """A statistic of resampled questions.
+
+    Attributes:
+      values_B: its value under each set of weights, NaN where it is not defined.
+      influences_Bn: influence of each question at each value; their weighted sum is zero.
+      size: of the numbers the values are made of; tells rounding from a spread.
+    """
+
+    values_B: np.ndarray
+    influences_Bn: np.ndarray
+    size: float
+
+    def __sub__(self, other: "Resampled") -> "Resampled":
+        return Resampled(
+            values_B=self.values_B - other.values_B,
+            influences_Bn=self.influences_Bn - other.influences_Bn,
+            size=max(self.size, other.size),
+        )
+
+    def over_magnitude(self, other: "Resampled") -> "Resampled":
+        """self / |other|, by the quotient rule."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            sizes_B = np.abs(other.values_B)
+            values_B = self.values_B / sizes_B
+            turns_Bn = other.influences_Bn * (np.sign(other.values_B) * values_B)[:, None]
+            influences_Bn = (self.influences_Bn - turns_Bn) / sizes_B[:, None]
+            size = self.size / sizes_B[0]
+        return Resampled(values_B=values_B, influences_Bn=influences_Bn, size=size)
+
+
+class Functional(abc.ABC):
+    """A metric as a function of the questions' weights."""
+
+    @abc.abstractmethod
+    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+        """Values and influences under weights [B, n], each row of sum n."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mean(Functional):
+    """The mean of one number a question (intensity, kurtosis)."""
+
+    values_n: np.ndarray
+
+    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+        """See Functional."""
+        values_B = weights_Bn @ self.values_n / len(self.values_n)
+        return Resampled(
+            values_B=values_B,
+            influences_Bn=self.values_n - values_B[:, None],
+            size=float(np.abs(self.values_n).max()),
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PooledEntropy(Functional):
+    """-sum_b p_b log(p_b + eps) of the mean of the questions' histogram shares [n, b]."""
+
+    shares_nb: np.ndarray
+    eps: float = 1e-12
+
+    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+        """See Functional."""
+        pooled_Bb = weights_Bn @ self.shares_nb / len(self.shares_nb)
+        logs_Bb = np.log(pooled_Bb + self.eps)
+        slopes_Bb = -logs_Bb - pooled_Bb / (pooled_Bb + self.eps)
+        parts_Bn = slopes_Bb @ self.shares_nb.T
+        return Resampled(
+            values_B=-(pooled_Bb * logs_Bb).sum(axis=1),
+            influences_Bn=parts_Bn - (slopes_Bb * pooled_Bb).sum(axis=1)[:, None],
+            size=1.0,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairMean(Functional):
+    """1 - the mean of a symmetric matrix [n, n] over pairs of different questions.
+
+    A U-statistic. A question drawn twice is not paired with itself, so weights w give
+    1 - sum_{i != j} w_i w_j c_ij / sum_{i != j} w_i w_j; undefined if only one question is drawn.
+    The one pair of two questions tells nothing about a spread: their influences are NaN.
+    """
+
+    matrix_nn: np.ndarray
+
+    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+        """See Functional."""
+        off_diagonal_nn = self.matrix_nn - np.diag(np.diag(self.matrix_nn))
+        total_B = weights_Bn.sum(axis=1)
+        pairs_B = total_B**2 - (weights_Bn**2).sum(axis=1)
+        sums_Bn = weights_Bn @ off_diagonal_nn
+        with np.errstate(divide="ignore", invalid="ignore"):
+            mean_B = (weights_Bn * sums_Bn).sum(axis=1) / pairs_B
+            excess_Bn = sums_Bn - mean_B[:, None] * (total_B[:, None] - weights_Bn)
+            influences_Bn = -2 * total_B[:, None] * excess_Bn / pairs_B[:, None]
+        if len(off_diagonal_nn) < 3:
+            influences_Bn = np.full_like(influences_Bn, np.nan)
+        return Resampled(values_B=1 - mean_B, influences_Bn=influences_Bn, size=1.0)
+
+
+def functionals_of(
+    scores_nWR: np.ndarray,
+    support_WR: np.ndarray | None,
+    *,
+    bins: int,
+    upper: float | None,
+    output_upper: float | None,
+) -> dict[str, tuple[float, Functional | None]]:
+    """The five metrics of a stack of score matrices, each with its functional.
+
+    Args:
+      scores_nWR: scores [n, W, R].
+      support_WR, bins, upper: as in `eap_jax.metrics`; histograms keep the range of all questions.
+      output_upper: `upper` of output-edge entropy.
+
+    Returns:
+      {metric key: (value by `eap_jax.metrics`, functional or None where the value is not defined)}.
+
+    Raises:
+      ValueError: see `eap_jax.metrics`.
+    """
+    scores_nWR = np.asarray(scores_nWR, np.float64)
+    values = {
+        "activation_intensity": metrics.activation_intensity(scores_nWR, support_WR),
+        "information_complexity": metrics.information_complexity(
+            scores_nWR, support_WR, bins=bins, upper=upper
+        ),
+        "distribution_kurtosis": metrics.distribution_kurtosis(scores_nWR, support_WR),
+        "sample_diversity": metrics.sample_diversity(scores_nWR, support_WR),
+        "output_edge_entropy": metrics.output_edge_entropy(
+            scores_nWR, bins=bins, upper=output_upper
+        ),
+    }
+    entries_nE = scores_nWR.reshape(len(scores_nWR), -1)
+    if support_WR is not None:
+        entries_nE = scores_nWR[:, support_WR]
+    functionals: dict[str, Functional] = {
+        "activation_intensity": Mean(values_n=metrics.sample_intensity(scores_nWR, support_WR)),
+        "information_complexity": PooledEntropy(shares_nb=_shares(entries_nE, bins, upper)),
+        "output_edge_entropy": PooledEntropy(
+            shares_nb=_shares(scores_nWR[:, :, -1], bins, output_upper)
+        ),
+    }
+    if math.isfinite(values["distribution_kurtosis"]):
+        functionals["distribution_kurtosis"] = Mean(
+            values_n=metrics.sample_kurtosis(scores_nWR, support_WR)
+        )
+    if math.isfinite(values["sample_diversity"]):
+        # Scores may be as small as 1e-30; their squares keep their digits only after scaling.
+        scaled_nE = entries_nE / np.abs(entries_nE).max(axis=1, keepdims=True)
+        functionals["sample_diversity"] = PairMean(matrix_nn=np.corrcoef(scaled_nE))
+    return {name: (value, functionals.get(name)) for name, value in values.items()}
+
+
+def _shares(entries_nE: np.ndarray, bins: int, upper: float | None) -> np.ndarray:
+    """Each question's share of |W| in the bins of `eap_jax.metrics`, [n, bins]."""
+    magnitudes_nE = np.abs(entries_nE)
+    upper = (magnitudes_nE.max() or 1.0) if upper is None else upper
+    places_nE = np.minimum(magnitudes_nE / upper, 1.0)
+    counts = [np.histogram(places_E, bins=bins, range=(0.0, 1.0))[0] for places_E in places_nE]
+    return np.asarray(counts, np.float64) / entries_nE.shape[1]
