@@ -14,18 +14,20 @@ forward under `remat`.
 """
 
 import functools
+from collections.abc import Sequence
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
+from eap_jax.backward import at_positions, block_gradients, head_gradients
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.transformer import Activations, Block, Places, Transformer, windows
+from eap_jax.transformer import Block, Places, Transformer, windows
 
-# Logits held at once by the output head: 2^24 float32 numbers are 64 MiB.
-_HEAD_LOGITS = 2**24
+# Logits held at once by the output head, without and with remat: 64 and 16 MiB of float32.
+_HEAD_LOGITS = {False: 2**24, True: 2**22}
 
 
 @flax.struct.dataclass
@@ -61,144 +63,169 @@ def attribute(
       config: the model.
       objective: per-position loss to differentiate.
       granularity: `qkv` scores the q, k and v reads apart (R = 4L+1), `block` their sum (R = 2L+1).
-      remat: keep only each layer's stream and recompute the rest in the backward sweep: less
-        memory, half as much again compute.
+      remat: keep only the writes and recompute the rest in the backward sweep: less memory, half
+        as much again compute.
 
     Returns:
       `Attribution`.
     """
-    model = Transformer(config)
-    variables = {"params": params}
-    places = Places.of_texts(config, batch.tokens_BT.shape[1])
-    input_BTD = model.apply(variables, batch.tokens_BT, method=Transformer.embed)
-    stream_BTD, (writes_L2BTD, activations) = model.apply(
-        variables, input_BTD, places, method=Transformer.run_blocks
+    (found,) = attribute_prefixes(
+        params,
+        batch,
+        (batch.weights_BJ,),
+        lengths=(batch.tokens_BT.shape[1],),
+        config=config,
+        objective=objective,
+        granularity=granularity,
+        remat=remat,
     )
-    writes_WBTD = jnp.concatenate([input_BTD[None], writes_L2BTD.reshape(-1, *input_BTD.shape)])
+    return found
 
-    loss_B, grad_BTD = _head_gradient(config, objective, params, stream_BTD, batch)
-    logits_scores_BW1 = _contract(writes_WBTD, grad_BTD[None])
 
-    # Under remat the activations beside the stream are dead here, so the compiler never keeps them.
-    kept = activations.stream_BTD if remat else activations
-    layers = (params["blocks"], writes_L2BTD[:, 0], kept, windows(config))
+@functools.partial(
+    jax.jit, static_argnames=("lengths", "config", "objective", "granularity", "remat")
+)
+def attribute_prefixes(
+    params: dict,
+    batch: Batch,
+    weights_ABJ: Sequence[jax.Array],
+    *,
+    lengths: tuple[int, ...],
+    config: ModelConfig,
+    objective: Objective = self_entropy,
+    granularity: Granularity = "qkv",
+    remat: bool = False,
+) -> tuple[Attribution, ...]:
+    """Scores of all edges for several losses on prefixes of the same texts, one forward for all.
 
-    def sweep(grad_BTD, layer):
-        block_params, attention_BTD, kept, window = layer
-        reads, grad_BTD = block_gradients(
-            config, block_params, kept, attention_BTD, grad_BTD, places, window
+    The model is causal: what it computes at a place does not depend on later ones. So the forward
+    pass and the output head run once on the whole texts, and each loss has its own backward sweep,
+    over the places before its end only.
+
+    Args:
+      params, config, objective, granularity, remat: see `attribute`.
+      batch: the whole texts; its own weights are not used.
+      weights_ABJ: weights of the targets in each of the A losses, [B, J] each.
+      lengths: the places, from the first, that each loss depends on: every target of weight above 0
+        is predicted before its loss's length. Each is at most T.
+
+    Returns:
+      one `Attribution` a loss, as `attribute` gives it for the shortened texts.
+    """
+    places = Places.of_texts(config, batch.tokens_BT.shape[1])
+    input_BTD = Transformer(config).apply(
+        {"params": params}, batch.tokens_BT, method=Transformer.embed
+    )
+    stream_BTD, writes_BWTD, kept = _forward(config, params, input_BTD, places, keep=not remat)
+
+    losses_BJ, grads_BJD = head_gradients(
+        config, objective, params, stream_BTD, batch, most_logits=_HEAD_LOGITS[remat]
+    )
+    # One copy of the last stream's gradient a loss, cut to what the loss depends on.
+    grads = [
+        at_positions(
+            grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, stream_BTD.dtype
         )
-        return grad_BTD, _contract(writes_WBTD, reads)
+        for weights_BJ, length in zip(weights_ABJ, lengths, strict=True)
+    ]
+    ends = [Places.of_texts(config, length) for length in lengths]
+    logits_scores_BWA = _contract(writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads])
 
-    _, scores_LBW4 = jax.lax.scan(sweep, grad_BTD, layers, reverse=True)
+    def sweep(grads, layer):
+        block_params, kept, window, number = layer
+        if kept is None:
+            kept = _stream_before(writes_BWTD, number)
+        attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * number, 1, False)
+        reads, before = [], []
+        for grad_BTD, places in zip(grads, ends, strict=True):
+            length = grad_BTD.shape[1]
+            kept_a, attention_a = jax.tree.map(lambda x: x[:, :length], (kept, attention_BTD))  # noqa: B023
+            reads_B4TD, grad_BTD = block_gradients(
+                config, block_params, kept_a, attention_a, grad_BTD, places, window
+            )
+            reads.append(reads_B4TD)
+            before.append(grad_BTD)
+        return before, _contract(writes_BWTD, reads)
+
+    layers = (params["blocks"], kept, windows(config), jnp.arange(config.num_layers))
+    _, scores_LBWX = jax.lax.scan(sweep, grads, layers, reverse=True)
+    return tuple(
+        Attribution(
+            scores_BWR=_assemble(
+                scores_LBWX[..., 4 * a : 4 * a + 4], logits_scores_BWA[..., a : a + 1], granularity
+            ),
+            loss_B=jnp.sum(losses_BJ * weights_BJ, axis=1),
+        )
+        for a, weights_BJ in enumerate(weights_ABJ)
+    )
+
+
+def _forward(config: ModelConfig, params, input_BTD: jax.Array, places: Places, keep: bool):
+    """Last stream [B, T, D], all writes [B, W, T, D] and, if kept, all activations (L first).
+
+    The writes are gathered with the batch first, as the contraction needs them: the layer scan's
+    own stacking would put layers first and cost a second copy of this largest buffer.
+    """
+    shape = (1 + 2 * config.num_layers, *input_BTD.shape[1:])
+    writes_BWTD = jnp.zeros((len(input_BTD), *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
+
+    def layer(carry, layer):
+        stream_BTD, writes_BWTD = carry
+        block_params, window, number = layer
+        stream_BTD, (writes_2BTD, activations) = Block(config).apply(
+            {"params": block_params}, stream_BTD, places, window
+        )
+        writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
+            writes_BWTD, jnp.moveaxis(writes_2BTD, 0, 1), 1 + 2 * number, axis=1
+        )
+        return (stream_BTD, writes_BWTD), activations if keep else None
+
+    layers = (params["blocks"], windows(config), jnp.arange(config.num_layers))
+    (stream_BTD, writes_BWTD), kept = jax.lax.scan(layer, (input_BTD, writes_BWTD), layers)
+    return stream_BTD, writes_BWTD, kept
+
+
+def _assemble(scores_LBW4, logits_scores_BW1, granularity: Granularity) -> jax.Array:
+    """Scores [B, W, R] in the order of `graph.reader_names`, zero where there is no edge."""
     if granularity == "block":
         attention_LBW = scores_LBW4[..., :3].sum(axis=-1)
         scores_LBW4 = jnp.stack([attention_LBW, scores_LBW4[..., 3]], axis=-1)
-    num_rows, num_writers = scores_LBW4.shape[1:3]
+    num_layers, num_rows, num_writers = scores_LBW4.shape[:3]
     scores_BWR = jnp.moveaxis(scores_LBW4, 0, 2).reshape(num_rows, num_writers, -1)
     scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)
-    mask_WR = edge_mask(config.num_layers, granularity)
-    return Attribution(scores_BWR=jnp.where(mask_WR, scores_BWR, 0.0), loss_B=loss_B)
+    return jnp.where(edge_mask(num_layers, granularity), scores_BWR, 0.0)
 
 
-def block_gradients(
-    config: ModelConfig,
-    block_params: dict,
-    kept: Activations | jax.Array,
-    attention_BTD: jax.Array,
-    grad_BTD: jax.Array,
-    places: Places,
-    window=None,
-) -> tuple[jax.Array, jax.Array]:
-    """One step of the backward sweep.
+def _stream_before(writes_BWTD: jax.Array, number: jax.Array) -> jax.Array:
+    """The stream that layer `number` reads: earlier writes added in the forward order, so the sum
+    has the same bits as in the forward pass."""
+
+    def add(writer, stream_BTD):
+        return stream_BTD + jax.lax.dynamic_index_in_dim(writes_BWTD, writer, 1, False)
+
+    return jax.lax.fori_loop(1, 1 + 2 * number, add, writes_BWTD[:, 0])
+
+
+def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
+    """- sum over T and D of writes times gradients, no edge mask.
 
     Args:
-      config: the model.
-      block_params: parameters of this layer.
-      kept: the layer's activations, or its stream [B, T, D] alone (then the rest is recomputed).
-      attention_BTD: the attention's write.
-      grad_BTD: gradient of the loss with respect to the stream after the layer.
-      places: where the tokens sit.
-      window: keys a query sees, or None.
+      writes_BWTD: all writes.
+      grads: groups of gradients [B, R, T', D]; beyond T' they are zero.
 
     Returns:
-      gradients of the four branch reads [4, B, T, D] in the order of `transformer.READS`, and the
-      gradient with respect to the stream before the layer.
+      [B, W, all R of all groups] float32.
     """
-    stage = functools.partial(Block(config).apply, {"params": block_params})
-    attention_in = functools.partial(stage, places=places, method=Block.attention_in)
-    mlp_in = functools.partial(stage, method=Block.mlp_in)
-
-    def attention_out(q, k, v):
-        return stage(q, k, v, places, window, method=Block.attention_out)
-
-    stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
-    middle_BTD = stream_BTD + attention_BTD
-    if isinstance(kept, Activations):
-        heads = kept.q_BTNH, kept.k_BTKH, kept.v_BTKH
-        hidden = kept.gate_BTF, kept.up_BTF
-    else:
-        heads = attention_in(stream_BTD, stream_BTD, stream_BTD)
-        hidden = mlp_in(middle_BTD)
-
-    mlp_out = functools.partial(stage, method=Block.mlp_out)
-    (read_mlp,) = _pull(mlp_in, (middle_BTD,), _pull(mlp_out, hidden, grad_BTD))
-    grad_BTD = grad_BTD + read_mlp
-    read_qkv = _pull(attention_in, (stream_BTD,) * 3, _pull(attention_out, heads, grad_BTD))
-    return jnp.stack([*read_qkv, read_mlp]), grad_BTD + sum(read_qkv)
-
-
-def _pull(stage, primals, cotangents):
-    """Cotangents of a stage's inputs from those of its outputs."""
-    return jax.vjp(stage, *primals)[1](cotangents)
-
-
-def _contract(writes_WBTD: jax.Array, grads_RBTD: jax.Array) -> jax.Array:
-    """- sum over T and D of writes times gradients, [B, W, R] float32, no edge mask."""
+    length = writes_BWTD.shape[2]
+    grads_BRTD = jnp.concatenate(
+        [jnp.pad(g, ((0, 0), (0, 0), (0, length - g.shape[2]), (0, 0))) for g in grads], axis=1
+    )
+    # T and D as one axis E: contracted as two, XLA would first transpose a copy of the writes.
+    writes_BWE, grads_BRE = (x.reshape(*x.shape[:2], -1) for x in (writes_BWTD, grads_BRTD))
     return -jnp.einsum(
-        "WBTD,RBTD->BWR",
-        writes_WBTD,
-        grads_RBTD,
+        "BWE,BRE->BWR",
+        writes_BWE,
+        grads_BRE,
         precision=jax.lax.Precision.HIGHEST,
         preferred_element_type=jnp.float32,
     )
-
-
-def _head_gradient(config: ModelConfig, objective: Objective, params, stream_BTD, batch: Batch):
-    """Loss [B] and its gradient with respect to the last stream [B, T, D].
-
-    Only the positions that carry loss go through the output head, a chunk of positions at a time:
-    the loss is a weighted sum over positions, so each chunk's gradient is final.
-    """
-    stream_BJD = jnp.take_along_axis(stream_BTD, batch.positions_BJ[:, :, None], axis=1)
-    num_rows, num_targets = batch.targets_BJ.shape
-    chunk = max(1, min(num_targets, _HEAD_LOGITS // (num_rows * config.vocab_size)))
-    num_chunks = -(-num_targets // chunk)
-
-    def in_chunks(x_BJ):
-        padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)
-        padded = jnp.pad(x_BJ, padding)
-        return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
-
-    head = {name: leaf for name, leaf in params.items() if name != "blocks"}
-    unembed = functools.partial(
-        Transformer(config).apply, {"params": head}, method=Transformer.unembed
-    )
-
-    def chunk_gradient(xs):
-        stream, targets, weights = xs
-
-        def weighted_loss(stream):
-            loss_B = jnp.sum(objective(unembed(stream), targets) * weights, axis=1)
-            return loss_B.sum(), loss_B
-
-        grad, loss_B = jax.grad(weighted_loss, has_aux=True)(stream)
-        return loss_B, grad
-
-    chunks = tuple(map(in_chunks, (stream_BJD, batch.targets_BJ, batch.weights_BJ)))
-    loss_CB, grad_CBjD = jax.lax.map(chunk_gradient, chunks)
-    grad_BJD = jnp.moveaxis(grad_CBjD, 0, 1).reshape(num_rows, -1, stream_BTD.shape[-1])
-    rows_B1 = jnp.arange(num_rows)[:, None]
-    grad_BTD = jnp.zeros_like(stream_BTD)
-    grad_BTD = grad_BTD.at[rows_B1, batch.positions_BJ].add(grad_BJD[:, :num_targets])
-    return loss_CB.sum(axis=0), grad_BTD

@@ -53,7 +53,7 @@ def relative_error(
             f"found {expected_nWR.shape}"
         )
     print(f"{len(texts)} samples, {selection.cut} answer tokens counted, numerics {numerics}")
-    found = score_texts(
+    (found,) = score_texts(
         loaded, texts, numerics=numerics, batch_tokens=batch_tokens, mesh=make_mesh()
     )
     print(f"column-sum health {found.health:.1e}")

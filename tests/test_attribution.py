@@ -305,7 +305,7 @@ def test_targets_at_one_position_add_up(main):
 def test_an_output_head_in_chunks_gives_the_same_scores(main, monkeypatch):
     """9 targets in chunks of 4: the last chunk is padded."""
     params, _, batch, found = main
-    monkeypatch.setattr(attribution, "_HEAD_LOGITS", 4 * 3 * toys.MAIN.vocab_size)
+    monkeypatch.setitem(attribution._HEAD_LOGITS, False, 4 * 3 * toys.MAIN.vocab_size)
 
     def objective(logits, targets):  # A new object, so that the patched limit is traced.
         assert targets.shape == (3, 4)

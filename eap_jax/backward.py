@@ -1,0 +1,132 @@
+"""Gradients through a part of the model: the output head, and one block from its end to its reads.
+
+Each is `jax.vjp` of pure functions at kept values; nothing is differentiated by hand, and nothing
+with respect to parameters.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from eap_jax.config import ModelConfig
+from eap_jax.objective import Batch, Objective
+from eap_jax.transformer import Activations, Block, Places, Transformer
+
+
+def block_gradients(
+    config: ModelConfig,
+    block_params: dict,
+    kept: Activations | jax.Array,
+    attention_BTD: jax.Array,
+    grad_BTD: jax.Array,
+    places: Places,
+    window=None,
+) -> tuple[jax.Array, jax.Array]:
+    """One step of the backward sweep.
+
+    Args:
+      config: the model.
+      block_params: parameters of this layer.
+      kept: the layer's activations, or its stream [B, T, D] alone (then the rest is recomputed).
+      attention_BTD: the attention's write.
+      grad_BTD: gradient of the loss with respect to the stream after the layer.
+      places: where the tokens sit.
+      window: keys a query sees, or None.
+
+    Returns:
+      gradients of the four branch reads [B, 4, T, D] in the order of `transformer.READS`, and the
+      gradient with respect to the stream before the layer.
+    """
+    stage = functools.partial(Block(config).apply, {"params": block_params})
+    attention_in = functools.partial(stage, places=places, method=Block.attention_in)
+    mlp_in = functools.partial(stage, method=Block.mlp_in)
+
+    def attention_out(q, k, v):
+        return stage(q, k, v, places, window, method=Block.attention_out)
+
+    stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
+    middle_BTD = stream_BTD + attention_BTD
+    if isinstance(kept, Activations):
+        heads = kept.q_BTNH, kept.k_BTKH, kept.v_BTKH
+        hidden = kept.gate_BTF, kept.up_BTF
+    else:
+        heads = attention_in(stream_BTD, stream_BTD, stream_BTD)
+        hidden = mlp_in(middle_BTD)
+
+    mlp_out = functools.partial(stage, method=Block.mlp_out)
+    (read_mlp,) = _pull(mlp_in, (middle_BTD,), _pull(mlp_out, hidden, grad_BTD))
+    grad_BTD = grad_BTD + read_mlp
+    read_qkv = _pull(attention_in, (stream_BTD,) * 3, _pull(attention_out, heads, grad_BTD))
+    return jnp.stack([*read_qkv, read_mlp], axis=1), grad_BTD + sum(read_qkv)
+
+
+def _pull(stage, primals, cotangents):
+    """Cotangents of a stage's inputs from those of its outputs."""
+    return jax.vjp(stage, *primals)[1](cotangents)
+
+
+def head_gradients(
+    config: ModelConfig,
+    objective: Objective,
+    params: dict,
+    stream_BTD: jax.Array,
+    batch: Batch,
+    *,
+    most_logits: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Losses of the targets and their gradients, through the output head.
+
+    Only the positions that carry loss go through the head, a chunk of positions at a time.
+
+    Args:
+      config, objective, params: see `attribution.attribute`; of params only the ends are read.
+      stream_BTD: the last stream.
+      batch: positions and targets; its weights are not used.
+      most_logits: logits held at once, about.
+
+    Returns:
+      loss of each target [B, J] float32, and its gradient with respect to the last stream at the
+      target's own place [B, J, D] float32.
+    """
+    stream_BJD = jnp.take_along_axis(stream_BTD, batch.positions_BJ[:, :, None], axis=1)
+    num_rows, num_targets = batch.targets_BJ.shape
+    chunk = max(1, min(num_targets, most_logits // (num_rows * config.vocab_size)))
+    num_chunks = -(-num_targets // chunk)
+
+    def in_chunks(x_BJ):
+        padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)
+        padded = jnp.pad(x_BJ, padding)
+        return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
+
+    def joined(x_CBj):
+        x_BCj = jnp.moveaxis(x_CBj, 0, 1)
+        return x_BCj.reshape(num_rows, -1, *x_CBj.shape[3:])[:, :num_targets]
+
+    head = {name: leaf for name, leaf in params.items() if name != "blocks"}
+    unembed = functools.partial(
+        Transformer(config).apply, {"params": head}, method=Transformer.unembed
+    )
+
+    def chunk_gradient(xs):
+        stream, targets = xs
+
+        def total(stream):
+            losses = objective(unembed(stream), targets)
+            return losses.sum(), losses
+
+        grads, losses = jax.grad(total, has_aux=True)(stream)
+        return losses, grads.astype(jnp.float32)
+
+    found = jax.lax.map(chunk_gradient, (in_chunks(stream_BJD), in_chunks(batch.targets_BJ)))
+    losses_CBj, grads_CBjD = found
+    return joined(losses_CBj), joined(grads_CBjD)
+
+
+def at_positions(grads_BJD: jax.Array, positions_BJ: jax.Array, length: int, dtype) -> jax.Array:
+    """Gradients of targets, added up at their places: [B, length, D]."""
+    num_rows, _, d_model = grads_BJD.shape
+    rows_B1 = jnp.arange(num_rows)[:, None]
+    zeros = jnp.zeros((num_rows, length, d_model), dtype)
+    # A target of weight 0 may lie beyond the length; its gradient is 0 and is dropped.
+    return zeros.at[rows_B1, positions_BJ].add(grads_BJD.astype(dtype), mode="drop")
