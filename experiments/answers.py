@@ -18,6 +18,7 @@ from converters.loading import Checkpoint
 from eap_jax.generation import Sampling, generate
 from experiments.errors import InputError
 from experiments.grading import grade
+from experiments.pairs import CHAT
 from experiments.questions import Question
 
 
@@ -168,11 +169,23 @@ def both_right(base: list[Answer], rl: list[Answer]) -> list[dict]:
 def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
     """Token ids of a question's prompt, with the special tokens that the tokenizer adds.
 
+    Args:
+      tokenizer: of the model.
+      prompt: text with the place `{question}`, or `pairs.CHAT` for the tokenizer's chat template.
+      question: what is asked.
+
     Raises:
-      InputError: the tokenizer does not know a word of it.
+      InputError: the tokenizer has no chat template, or does not know a word of the text.
     """
-    text = prompt.replace("{question}", question.question)
-    tokens = tokenizer(text)["input_ids"]
+    if prompt == CHAT:
+        if tokenizer.chat_template is None:
+            raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
+        messages = [{"role": "user", "content": question.question}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
+    else:
+        text = prompt.replace("{question}", question.question)
+        tokens = tokenizer(text)["input_ids"]
     unknown = tokenizer.unk_token_id
     if not tokens or (unknown is not None and unknown in tokens and tokenizer.unk_token not in text):
         raise InputError(

@@ -25,17 +25,20 @@ class Resampled:
 
     Attributes:
       values_B: its value under each set of weights, NaN where it is not defined.
+      corrected_B: the same less an estimate of its bias.
       influences_Bn: influence of each question at each value; their weighted sum is zero.
       size: of the numbers the values are made of; tells rounding from a spread.
     """
 
     values_B: np.ndarray
+    corrected_B: np.ndarray
     influences_Bn: np.ndarray
     size: float
 
     def __sub__(self, other: "Resampled") -> "Resampled":
         return Resampled(
             values_B=self.values_B - other.values_B,
+            corrected_B=self.corrected_B - other.corrected_B,
             influences_Bn=self.influences_Bn - other.influences_Bn,
             size=max(self.size, other.size),
         )
@@ -45,10 +48,13 @@ class Resampled:
         with np.errstate(divide="ignore", invalid="ignore"):
             sizes_B = np.abs(other.values_B)
             values_B = self.values_B / sizes_B
+            corrected_B = self.corrected_B / np.abs(other.corrected_B)
             turns_Bn = other.influences_Bn * (np.sign(other.values_B) * values_B)[:, None]
             influences_Bn = (self.influences_Bn - turns_Bn) / sizes_B[:, None]
             size = self.size / sizes_B[0]
-        return Resampled(values_B=values_B, influences_Bn=influences_Bn, size=size)
+        return Resampled(
+            values_B=values_B, corrected_B=corrected_B, influences_Bn=influences_Bn, size=size
+        )
 
 
 class Functional(abc.ABC):
@@ -70,6 +76,7 @@ class Mean(Functional):
         values_B = weights_Bn @ self.values_n / len(self.values_n)
         return Resampled(
             values_B=values_B,
+            corrected_B=values_B,
             influences_Bn=self.values_n - values_B[:, None],
             size=float(np.abs(self.values_n).max()),
         )
@@ -77,7 +84,11 @@ class Mean(Functional):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PooledEntropy(Functional):
-    """-sum_b p_b log(p_b + eps) of the mean of the questions' histogram shares [n, b]."""
+    """-sum_b p_b log(p_b + eps) of the mean p of the questions' histogram shares [n, b].
+
+    The entropy of a sample lies too low by about half of sum_b var(p_b) / p_b, its second-order
+    term; the correction adds that, with the variance of p_b between questions.
+    """
 
     shares_nb: np.ndarray
     eps: float = 1e-12
@@ -88,8 +99,14 @@ class PooledEntropy(Functional):
         logs_Bb = np.log(pooled_Bb + self.eps)
         slopes_Bb = -logs_Bb - pooled_Bb / (pooled_Bb + self.eps)
         parts_Bn = slopes_Bb @ self.shares_nb.T
+        values_B = -(pooled_Bb * logs_Bb).sum(axis=1)
+        samples = len(self.shares_nb)
+        squares_Bb = weights_Bn @ self.shares_nb**2 / samples - pooled_Bb**2
+        variances_Bb = np.maximum(squares_Bb, 0.0) / max(samples - 1, 1)
+        biases_B = -(variances_Bb / (pooled_Bb + self.eps)).sum(axis=1) / 2
         return Resampled(
-            values_B=-(pooled_Bb * logs_Bb).sum(axis=1),
+            values_B=values_B,
+            corrected_B=values_B - biases_B,
             influences_Bn=parts_Bn - (slopes_Bb * pooled_Bb).sum(axis=1)[:, None],
             size=1.0,
         )
@@ -118,7 +135,9 @@ class PairMean(Functional):
             influences_Bn = -2 * total_B[:, None] * excess_Bn / pairs_B[:, None]
         if len(off_diagonal_nn) < 3:
             influences_Bn = np.full_like(influences_Bn, np.nan)
-        return Resampled(values_B=1 - mean_B, influences_Bn=influences_Bn, size=1.0)
+        return Resampled(
+            values_B=1 - mean_B, corrected_B=1 - mean_B, influences_Bn=influences_Bn, size=1.0
+        )
 
 
 def functionals_of(
@@ -154,14 +173,14 @@ def functionals_of(
             scores_nWR, bins=bins, upper=output_upper
         ),
     }
-    entries_nE = scores_nWR.reshape(len(scores_nWR), -1)
-    if support_WR is not None:
-        entries_nE = scores_nWR[:, support_WR]
+    entries_nE = entries_of(scores_nWR, support_WR)
     functionals: dict[str, Functional] = {
         "activation_intensity": Mean(values_n=metrics.sample_intensity(scores_nWR, support_WR)),
-        "information_complexity": PooledEntropy(shares_nb=_shares(entries_nE, bins, upper)),
+        "information_complexity": PooledEntropy(
+            shares_nb=histogram_shares(entries_nE, bins, upper)
+        ),
         "output_edge_entropy": PooledEntropy(
-            shares_nb=_shares(scores_nWR[:, :, -1], bins, output_upper)
+            shares_nb=histogram_shares(scores_nWR[:, :, -1], bins, output_upper)
         ),
     }
     if math.isfinite(values["distribution_kurtosis"]):
@@ -169,16 +188,30 @@ def functionals_of(
             values_n=metrics.sample_kurtosis(scores_nWR, support_WR)
         )
     if math.isfinite(values["sample_diversity"]):
-        # Scores may be as small as 1e-30; their squares keep their digits only after scaling.
-        scaled_nE = entries_nE / np.abs(entries_nE).max(axis=1, keepdims=True)
-        functionals["sample_diversity"] = PairMean(matrix_nn=np.corrcoef(scaled_nE))
+        functionals["sample_diversity"] = PairMean(matrix_nn=correlations(entries_nE))
     return {name: (value, functionals.get(name)) for name, value in values.items()}
 
 
-def _shares(entries_nE: np.ndarray, bins: int, upper: float | None) -> np.ndarray:
-    """Each question's share of |W| in the bins of `eap_jax.metrics`, [n, bins]."""
+def entries_of(scores_nWR: np.ndarray, support_WR: np.ndarray | None) -> np.ndarray:
+    """Entries that count, one row a question: [n, E]."""
+    if support_WR is None:
+        return scores_nWR.reshape(len(scores_nWR), -1)
+    return scores_nWR[:, support_WR]
+
+
+def histogram_shares(entries_nE: np.ndarray, bins: int, upper: float | None) -> np.ndarray:
+    """Each row's share of |entries| in the bins of `eap_jax.metrics`, [n, bins].
+
+    `upper` None: the largest of all rows.
+    """
     magnitudes_nE = np.abs(entries_nE)
     upper = (magnitudes_nE.max() or 1.0) if upper is None else upper
     places_nE = np.minimum(magnitudes_nE / upper, 1.0)
     counts = [np.histogram(places_E, bins=bins, range=(0.0, 1.0))[0] for places_E in places_nE]
     return np.asarray(counts, np.float64) / entries_nE.shape[1]
+
+
+def correlations(entries_nE: np.ndarray) -> np.ndarray:
+    """Pearson correlations between rows, [n, n]; no row is constant."""
+    # Scores may be as small as 1e-30; their squares keep their digits only after scaling.
+    return np.atleast_2d(np.corrcoef(entries_nE / np.abs(entries_nE).max(axis=1, keepdims=True)))

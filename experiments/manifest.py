@@ -8,34 +8,43 @@ import sys
 from pathlib import Path
 
 from experiments import store
+from experiments.cells import Cell
+from experiments.study import OpenStudy
 
-_PACKAGES = ("jax", "jaxlib", "flax", "transformers", "orbax-checkpoint", "numpy", "math-verify")
+_PACKAGES = (
+    "jax", "jaxlib", "flax", "transformers", "orbax-checkpoint", "numpy", "scipy", "math-verify",
+)  # fmt: skip
 
 
-def write(study, configs, hashes: dict[str, str], device: str, seconds: float) -> None:
-    """Write the manifest of a study: settings, versions, hashes, device and time.
+def write(opened: OpenStudy, cells: list[Cell], seconds: float) -> None:
+    """Write the manifest of a study: settings, cells, versions, hashes, device and time.
 
     Args:
-      study: see study.py.
-      configs: ModelConfig of each side.
-      hashes: SHA-256 of each side's checkpoint.
-      device: number and kind of devices.
+      opened: the study.
+      cells: the cells that were measured.
       seconds: wall time of this run (a resumed run counts only its own part).
     """
+    study = opened.study
+    imported = {side: str(path) for side, path in (study.imported or {}).items()}
     store.write_json(
         study.directory / "manifest.json",
         {
             "command": study.command,
             "pair": dataclasses.asdict(study.pair),
-            "datasets": study.datasets,
-            "rules": [dataclasses.asdict(rule) for rule in study.rules],
+            "cells": [str(cell.directory.relative_to(study.directory)) for cell in cells],
+            "questions": {
+                name: str(value) if isinstance(value, Path) else value
+                for name, value in dataclasses.asdict(study.questions).items()
+            },
             "responses": None if study.responses is None else str(study.responses),
+            "imported": imported,
             "numerics": study.numerics,
             "mesh": study.mesh or "data:1,model:1",
             "batch_tokens": study.batch_tokens,
-            "models": {side: dataclasses.asdict(config) for side, config in configs.items()},
-            "checkpoint_sha256": hashes,
-            "device": device,
+            "models": {side: dataclasses.asdict(found) for side, found in opened.configs.items()},
+            "checkpoints": {side: str(path) for side, path in opened.checkpoints.items()},
+            "checkpoint_sha256": opened.hashes,
+            "device": opened.device,
             "python": sys.version.split()[0],
             "platform": platform.platform(),
             "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},

@@ -1,68 +1,58 @@
-"""The metrics of one cell, computed from its saved score files."""
+"""The metrics of one cell with their uncertainty, computed from its saved score files."""
 
 import dataclasses
 from typing import Any
 
 import numpy as np
 
-from eap_jax import metrics
 from eap_jax.graph import edge_mask, num_layers_of
-from experiments import store
+from experiments import statistics, store
+from experiments.cells import Cell, results_path
 from experiments.responses import SIDES
-
-METRICS = {
-    "activation_intensity": metrics.activation_intensity,
-    "information_complexity": metrics.information_complexity,
-    "distribution_kurtosis": metrics.distribution_kurtosis,
-    "sample_diversity": metrics.sample_diversity,
-    "output_edge_entropy": metrics.output_edge_entropy,
-}
+from experiments.sensitivity import sensitivities
+from experiments.study import OpenStudy
 
 
-def measure(study, cell) -> dict[str, Any]:
-    """Compute and save a cell's metrics.json.
+def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
+    """Compute and save a cell's metrics.json and, of two questions or more, edge_intervals.npz.
 
     Args:
-      study, cell: see study.py; the cell's score files exist.
+      opened, cell: the study and its cell; the cell's score files exist.
 
     Returns:
-      what was saved: pair, dataset, rule, cut, samples, the selection's steps, health and mean loss
-      of each side, and for each metric base, rl, difference and relative change; `edges_only` holds
-      the same over real edges, without the structural zeros.
+      what metrics.json holds: pair, dataset, rule, cut, samples, the selection's steps, health and
+      mean loss of each side; `metrics`, the paired comparison of every metric over the whole matrix
+      as published; `edges_only`, the same over real edges, without the structural zeros;
+      `sensitivities` to bins, range and N.
     """
-    scores, side_facts = {}, {}
+    scores, sides = {}, {}
     for side in SIDES:
-        path = store.results_path(
-            cell.directory, study.pair.series, cell.dataset, side, cell.rule.alpha
-        )
-        scores[side] = store.read_results(path)
+        scores[side] = store.read_results(results_path(opened, cell, side))
         facts = store.read_json(cell.directory / f"losses_{side}.json")
-        side_facts[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
-    mask_WR = edge_mask(num_layers_of(*scores["base"].shape[1:]))
-    whole, edges = {}, {}
-    for name, function in METRICS.items():
-        whole[name] = _change(*(function(scores[side]) for side in SIDES))
-        if name != "output_edge_entropy":  # its column has an edge from every writer
-            edges[name] = _change(*(function(scores[side], mask_WR) for side in SIDES))
+        sides[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
+    base_nWR, rl_nWR = scores["base"], scores["rl"]
+    mask_WR = edge_mask(num_layers_of(*base_nWR.shape[1:]))
+    low_WR, high_WR = statistics.edge_intervals(base_nWR, rl_nWR)
+    if low_WR is not None:
+        store.write_arrays(cell.directory / "edge_intervals.npz", low=low_WR, high=high_WR)
     result = {
-        "pair": study.pair.key,
+        "pair": opened.study.pair.key,
         "dataset": cell.dataset,
         "rule": dataclasses.asdict(cell.rule),
         "cut": cell.selection.cut,
         "samples": len(cell.selection.rows),
         "selection": [dataclasses.asdict(step) for step in cell.selection.steps],
-        "sides": side_facts,
-        "metrics": whole,
-        "edges_only": edges,
+        "sides": sides,
+        "metrics": _plain(statistics.compare(base_nWR, rl_nWR)),
+        "edges_only": _plain(statistics.compare(base_nWR, rl_nWR, support_WR=mask_WR)),
+        "sensitivities": [
+            dataclasses.asdict(row)
+            for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)
+        ],
     }
     store.write_json(cell.directory / "metrics.json", result)
     return result
 
 
-def _change(base: float, rl: float) -> dict[str, float]:
-    return {
-        "base": base,
-        "rl": rl,
-        "difference": rl - base,
-        "relative": (rl - base) / base if base else float("nan"),
-    }
+def _plain(comparisons: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {name: dataclasses.asdict(found) for name, found in comparisons.items()}

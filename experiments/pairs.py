@@ -14,6 +14,7 @@ _CHATML = (
     "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
     "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 )
+CHAT = "chat"
 _EMBEDDED_PROMPT = "Question: {question}\nAnswer:"
 
 
@@ -26,7 +27,7 @@ class Pair:
       series: name in result files (the authors' where there is one).
       base, rl: local directories or Hub ids.
       method: how the second was made from the first.
-      prompt: text with the place `{question}`.
+      prompt: text with the place `{question}`, or `CHAT` for the tokenizer's chat template.
       max_new_tokens: limit of a generated answer.
       datasets: what a run without --dataset uses.
     """
@@ -112,3 +113,21 @@ def find_pair(key: str) -> Pair:
     if key not in PAIRS:
         raise InputError(f"pair: expected one of {', '.join(PAIRS)}, found {key!r}")
     return PAIRS[key]
+
+
+def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
+    """A pair of any two checkpoints, named `<base>_<rl>` unless a key is given.
+
+    The prompt, limits and datasets are those of the registered pair `key`, or of deepseek_math.
+
+    Raises:
+      InputError: the key is not a plain name.
+    """
+    if key in PAIRS:
+        return dataclasses.replace(PAIRS[key], base=base, rl=rl)
+    name = key or f"{Path(base).name}_{Path(rl).name}"
+    if Path(name).name != name:
+        raise InputError(f"pair: expected a plain name, found {name!r}")
+    return dataclasses.replace(
+        PAIRS["deepseek_math"], key=name, series=name, base=base, rl=rl, method="not stated"
+    )

@@ -4,13 +4,7 @@ Questions are the sample: both models answered the same ones, so a resample draw
 takes both models' scores for each. Results hold for questions like these, this T_cut and these two
 checkpoints; another training seed is another draw that no interval here knows of.
 
-A metric's value splits over questions into the metric plus each question's influence on it
-(functionals.py); the values average to the metric exactly, and their spread is that of its sampling
-error. Signed-rank test, sign test and effect size compare these values between the sides:
-  activation_intensity, distribution_kurtosis: the question's own mean |W| and own kurtosis;
-  information_complexity, output_edge_entropy: the mean surprise -log p of the question's |W| under
-    the histogram of all questions;
-  sample_diversity: twice 1 - the question's mean correlation with the others, less the metric.
+Intervals: resampling.py. Tests and effect size of the questions' own changes: paired_tests.py.
 """
 
 import dataclasses
@@ -19,8 +13,9 @@ import math
 import numpy as np
 import scipy.stats
 
-from experiments.functionals import Resampled, functionals_of
-from experiments.resampling import ROUNDING, draw_weights, interval, mean_intervals
+from experiments.functionals import functionals_of
+from experiments.paired_tests import paired_tests, question_changes
+from experiments.resampling import draw_weights, interval, mean_intervals
 from experiments.results import Interval
 
 _NAN = float("nan")
@@ -36,13 +31,10 @@ class PairedComparison:
       difference: rl - base.
       relative: difference / |base|; NaN if base is zero.
       base_interval, rl_interval, difference_interval, relative_interval: studentised bootstrap
-        intervals. Those of a difference and of a relative change are made apart and may, in a close
-        case, disagree about zero: `difference_interval` decides.
-      wilcoxon_p: two-sided signed-rank test of the questions' differences, ties left out; 1 if all
-        are ties, NaN for fewer than 2 questions or a metric that is not defined on both sides.
-      sign_p: two-sided sign test of them; 1 and NaN in the same cases.
-      effect_size: matched-pairs rank-biserial correlation, (rank sum of rises - of falls) / rank
-        sum, in [-1, 1]; NaN in the same cases and if all are ties.
+        intervals; NaN for one question, or where not defined. Those of a difference and of a
+        relative change are made apart and may, in a close case, disagree about zero:
+        `difference_interval` decides.
+      wilcoxon_p, sign_p, effect_size: see `experiments.paired_tests.PairedTests`.
       samples: number of questions.
     """
 
@@ -84,7 +76,9 @@ def compare(
       bins: of the histograms of both entropies.
       upper: end of the range of information complexity on both sides; None: each side's largest
         |W|, as published. Resamples keep the range of the full sample, so an interval is
-        conditional on the range: it tells how sure the entropy on this scale is.
+        conditional on it: how sure the entropy on this scale is, not how sure the scale is. With
+        ranges of their own two sides that do not differ except by chance mostly get an interval
+        without zero, since one largest |W| sets each scale; the tests use one range and do not.
       output_upper: the same for output-edge entropy.
 
     Returns:
@@ -114,12 +108,16 @@ def compare(
         "output_edge_entropy": (0.0, math.log(bins)),
     }
     base_side, rl_side = sides
+    changes = question_changes(
+        base_nWR, rl_nWR, support_WR, bins=bins, upper=upper, output_upper=output_upper
+    )
     return {
         metric: _compared(
-            metric, base_side[metric], rl_side[metric], weights_Bn, confidence, domains[metric]
+            metric, base_side[metric], rl_side[metric], paired_tests(changes[metric]), weights_Bn,
+            confidence, domain,
         )
-        for metric in domains
-    }
+        for metric, domain in domains.items()
+    }  # fmt: skip
 
 
 def edge_intervals(
@@ -184,7 +182,9 @@ def _check(base_nWR, rl_nWR, confidence: float, resamples: int) -> None:
         )
 
 
-def _compared(metric, base_side, rl_side, weights_Bn, confidence, domain) -> PairedComparison:
+def _compared(
+    metric, base_side, rl_side, tests, weights_Bn, confidence, domain
+) -> PairedComparison:
     (base, base_functional), (rl, rl_functional) = base_side, rl_side
     found = {}
     for side, functional in (("base", base_functional), ("rl", rl_functional)):
@@ -196,14 +196,11 @@ def _compared(metric, base_side, rl_side, weights_Bn, confidence, domain) -> Pai
             ends = interval(resampled, weights_Bn, confidence=confidence)
             low, high = (float(np.clip(end, *domain)) for end in ends)
             intervals[side] = (low, high)
-    tests = (_NAN, _NAN, _NAN)
     if found["base"] is not None and found["rl"] is not None:
         difference = found["rl"] - found["base"]
         changes = {"difference": difference, "relative": difference.over_magnitude(found["base"])}
         for name, resampled in changes.items():
-            intervals[name] = interval(resampled, weights_Bn, confidence=confidence, symmetric=True)
-        tests = _tests(difference)
-    wilcoxon_p, sign_p, effect_size = tests
+            intervals[name] = interval(resampled, weights_Bn, confidence=confidence)
     return PairedComparison(
         metric=metric,
         base=base,
@@ -214,25 +211,8 @@ def _compared(metric, base_side, rl_side, weights_Bn, confidence, domain) -> Pai
         rl_interval=intervals["rl"],
         difference_interval=intervals["difference"],
         relative_interval=intervals["relative"],
-        wilcoxon_p=wilcoxon_p,
-        sign_p=sign_p,
-        effect_size=effect_size,
+        wilcoxon_p=tests.wilcoxon_p,
+        sign_p=tests.sign_p,
+        effect_size=tests.effect_size,
         samples=weights_Bn.shape[1],
-    )
-
-
-def _tests(difference: Resampled) -> tuple[float, float, float]:
-    """p of the signed-rank test, p of the sign test, rank-biserial correlation."""
-    values_n = difference.values_B[0] + difference.influences_Bn[0]
-    if len(values_n) < 2 or not np.isfinite(values_n).all():
-        return (_NAN, _NAN, _NAN)
-    changed = values_n[np.abs(values_n) > ROUNDING * difference.size]
-    if not len(changed):
-        return (1.0, 1.0, _NAN)
-    ranks = scipy.stats.rankdata(np.abs(changed))
-    rises = changed > 0
-    return (
-        float(scipy.stats.wilcoxon(changed).pvalue),
-        float(scipy.stats.binomtest(int(rises.sum()), len(changed)).pvalue),
-        float((ranks[rises].sum() - ranks[~rises].sum()) / ranks.sum()),
     )

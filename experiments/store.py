@@ -60,9 +60,9 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: expected JSON, found {error}") from None
 
 
-def cell_directory(dataset_directory: Path, alpha: float) -> Path:
-    """Directory of one alpha's results."""
-    return dataset_directory / f"cut{alpha:g}"
+def cell_directory(dataset_directory: Path, alpha: float, suffix: str = "") -> Path:
+    """Directory of one cell's results; the suffix tells apart cells of one alpha."""
+    return dataset_directory / f"cut{alpha:g}{suffix}"
 
 
 def results_path(cell: Path, series: str, dataset: str, side: Side, alpha: float) -> Path:
@@ -72,9 +72,33 @@ def results_path(cell: Path, series: str, dataset: str, side: Side, alpha: float
 
 def write_results(path: Path, scores_nWR: np.ndarray) -> None:
     """Write `scores` (the mean, [W, R]) and `all_scores` [N, W, R]; equal arrays, equal bytes."""
+    write_arrays(path, scores=scores_nWR.mean(axis=0), all_scores=scores_nWR)
+
+
+def write_arrays(path: Path, **arrays: np.ndarray) -> None:
+    """Write arrays by name as an npz file."""
     buffer = io.BytesIO()
-    np.savez(buffer, scores=scores_nWR.mean(axis=0), all_scores=scores_nWR)
+    np.savez(buffer, **arrays)
     write_bytes(path, buffer.getvalue())
+
+
+def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The named arrays of an npz file.
+
+    Raises:
+      InputError: no such file, not an npz of arrays, or a missing key.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        raise InputError(f"{path}: expected an npz file of arrays, found {error}") from None
+    for key in keys:
+        if key not in found:
+            raise InputError(f"{path}: expected the key {key}, found {sorted(found)}")
+    return found
 
 
 def read_results(path: str | Path) -> np.ndarray:
@@ -83,17 +107,8 @@ def read_results(path: str | Path) -> np.ndarray:
     Raises:
       InputError: no such file, not an npz of arrays, a missing key, wrong shapes, or a NaN.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such results file")
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        raise InputError(f"{path}: expected an npz file of arrays, found {error}") from None
+    found = read_arrays(Path(path), ("scores", "all_scores"))
     for key, rank in (("scores", 2), ("all_scores", 3)):
-        if key not in found:
-            raise InputError(f"{path}: expected the key {key}, found {sorted(found)}")
         array = found[key]
         if array.ndim != rank or not np.issubdtype(array.dtype, np.floating):
             raise InputError(

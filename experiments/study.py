@@ -1,43 +1,49 @@
-"""One pair of models through all stages: the library behind `experiments.run`.
+"""The study of one pair: its settings, what is checked before any work, and its models.
 
     questions -> responses -> rows both got right -> selection -> scores -> metrics -> report
 
-Every stage reads and writes the files of store.py and is skipped where its file exists, so a killed
-run continues where it stopped, and any stage can be replaced by another program's file.
+rows.py, cells.py and measures.py are the stages; grid.py runs them for one pair or many. Every stage
+reads and writes the files of store.py and is skipped where its file exists, so a killed run
+continues where it stopped, and any stage can be replaced by another program's file.
 """
 
 import dataclasses
-import json
-import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
-from transformers import AutoTokenizer
 
 from converters.hf_config import read_config
 from converters.loading import Checkpoint, checkpoint_hash, load_checkpoint
 from eap_jax.config import ModelConfig
-from eap_jax.generation import Sampling
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
-from experiments import answers, manifest, measures, report, store
 from experiments.errors import InputError
+from experiments.hub import local_checkpoint
 from experiments.numerics import Numerics, use_numerics, weight_dtype
 from experiments.pairs import Pair
-from experiments.questions import load_questions
-from experiments.responses import (
-    SIDES,
-    Row,
-    Side,
-    check_vocabulary,
-    format_rows,
-    read_rows,
-    row_of,
-)
-from experiments.scoring import score_texts
-from experiments.selection import Rule, Selection, select, truncate
+from experiments.responses import SIDES, Side
+from experiments.selection import Rule
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionSource:
+    """Where questions come from; see `questions.load_questions`.
+
+    Attributes:
+      data_dir: folder of local question files, or None.
+      file: one jsonl file that replaces the dataset's, or None.
+      question_field, answer_field: names of its fields, or None for the dataset's.
+      limit: most questions asked of each dataset, or None for all.
+    """
+
+    data_dir: Path | None = None
+    file: Path | None = None
+    question_field: str | None = None
+    answer_field: str | None = None
+    limit: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,13 +51,13 @@ class Study:
     """Settings of a study of one pair.
 
     Attributes:
-      pair: the models; `base` and `rl` are directories.
+      pair: the models; `base` and `rl` are local directories or Hub ids.
       workdir: results go to workdir/pair.key.
       datasets: names of question sets.
-      rules: one selection rule an alpha.
+      rules: one selection rule a cell of each dataset.
+      questions: where questions come from.
       responses: published-format file that replaces questions and generation, or None.
-      data_dir: local question files, or None.
-      num_questions: most questions asked of each dataset, or None for all.
+      imported: each side's answers by another program, instead of generation, or None.
       numerics, mesh, batch_tokens: see numerics.py, sharding.py and batching.py.
       batch_answers: answers decoded together.
       command: what the user typed, for the manifest.
@@ -61,9 +67,9 @@ class Study:
     workdir: Path
     datasets: tuple[str, ...]
     rules: tuple[Rule, ...]
+    questions: QuestionSource = QuestionSource()
     responses: Path | None = None
-    data_dir: Path | None = None
-    num_questions: int | None = None
+    imported: dict[Side, Path] | None = None
     numerics: Numerics = "float32"
     mesh: str = ""
     batch_tokens: int = 2048
@@ -75,201 +81,77 @@ class Study:
         """Where the pair's results are."""
         return self.workdir / self.pair.key
 
-    def checkpoint(self, side: Side) -> Path:
-        """Directory of one side's model."""
-        return Path(self.pair.base if side == "base" else self.pair.rl)
+
+@dataclasses.dataclass(kw_only=True)
+class OpenStudy:
+    """A study whose models were found and fit each other.
+
+    Attributes:
+      study: the settings.
+      checkpoints: local directory of each side.
+      configs: shape of each side.
+      hashes: SHA-256 of each side's checkpoint.
+      mesh: devices.
+    """
+
+    study: Study
+    checkpoints: dict[Side, Path]
+    configs: dict[Side, ModelConfig]
+    hashes: dict[Side, str]
+    mesh: jax.sharding.Mesh
+    _side: Side | None = None
+    _loaded: Checkpoint | None = None
+
+    @property
+    def device(self) -> str:
+        """Number and kind of the devices."""
+        return f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
+
+    def load(self, side: Side) -> Checkpoint:
+        """A side's model on the mesh; one side is in memory at a time."""
+        if side != self._side:
+            self._loaded = None  # frees the other side's weights first
+            self._loaded = load_checkpoint(
+                self.checkpoints[side],
+                dtype=weight_dtype(self.study.numerics),
+                shardings=parameter_shardings(self.configs[side], self.mesh),
+            )
+            self._side = side
+        return self._loaded
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Cell:
-    """One dataset and alpha: the rows that count and where the results go."""
-
-    dataset: str
-    rule: Rule
-    selection: Selection
-    directory: Path
-
-
-def run_study(study: Study, say: Callable[[str], None] = print) -> Path:
-    """Run or continue a study.
+def open_study(study: Study, say: Say) -> OpenStudy:
+    """Find and check the models.
 
     Args:
       study: the settings.
       say: receives one line for each fact that a user should see.
 
-    Returns:
-      path of the report.
-
     Raises:
-      InputError, CheckpointError: an input does not fit; nothing is half-written.
+      InputError, CheckpointError: a model is missing, is not supported, or does not fit the other.
     """
-    begin = time.perf_counter()
     use_numerics(study.numerics)
-    configs = {side: _read_config(study, side) for side in SIDES}
-    _check_comparable(study, configs)
-    mesh = make_mesh(study.mesh)
-    device = f"{mesh.devices.size} x {mesh.devices.flat[0].device_kind}"
-    say(f"device: {device}; dtype: {weight_dtype(study.numerics)}; numerics: {study.numerics}")
-    layers = configs["base"].num_layers
-    say(f"graph: {layers} layers, {num_edges(layers):,} edges")
-    hashes = {side: checkpoint_hash(study.checkpoint(side)) for side in SIDES}
-
-    loaded = _Models(study, mesh)
-    cells = []
-    for dataset in study.datasets:
-        rows = _rows(study, dataset, loaded, hashes)
-        for side in SIDES:
-            check_vocabulary(rows, side, configs[side].vocab_size, study.responses or dataset)
-        cells += [_plan(study, dataset, rule, rows, hashes, say) for rule in study.rules]
-    for side in SIDES:
-        for cell in cells:
-            _score(study, cell, side, loaded, mesh, say)
-    results = [measures.measure(study, cell) for cell in cells]
-    manifest.write(study, configs, hashes, device, time.perf_counter() - begin)
-    return report.write_report(study.directory, results)
-
-
-class _Models:
-    """Loads a side's model when it is first needed and holds one side at a time."""
-
-    def __init__(self, study: Study, mesh: jax.sharding.Mesh):
-        self._study, self._mesh = study, mesh
-        self._side: Side | None = None
-        self._checkpoint: Checkpoint | None = None
-
-    def load(self, side: Side) -> Checkpoint:
-        if side != self._side:
-            self._checkpoint = None  # frees the other side's weights first
-            path = self._study.checkpoint(side)
-            shardings = parameter_shardings(read_config(path), self._mesh)
-            dtype = weight_dtype(self._study.numerics)
-            self._checkpoint = load_checkpoint(path, dtype=dtype, shardings=shardings)
-            self._side = side
-        return self._checkpoint
-
-
-def _read_config(study: Study, side: Side) -> ModelConfig:
-    path = study.checkpoint(side)
-    if not path.is_dir():
-        raise InputError(
-            f"{side} checkpoint {path}: no such directory; pass a local checkpoint with "
-            f"--{side}_checkpoint=DIR"
-        )
-    return read_config(path)
-
-
-def _check_comparable(study: Study, configs: dict[str, ModelConfig]) -> None:
-    for name in ("num_layers", "vocab_size"):
-        base, rl = (getattr(configs[side], name) for side in SIDES)
+    names = {"base": study.pair.base, "rl": study.pair.rl}
+    checkpoints = {side: local_checkpoint(names[side], side) for side in SIDES}
+    configs = {side: read_config(checkpoints[side]) for side in SIDES}
+    for field in ("num_layers", "vocab_size"):
+        base, rl = (getattr(configs[side], field) for side in SIDES)
         if base != rl:
             raise InputError(
-                f"{study.pair.rl}: {name}: expected {base} as in {study.pair.base}, found {rl}; the "
-                "two models have different graphs or vocabularies and cannot be compared"
+                f"{study.pair.rl}: {field}: expected {base} as in {study.pair.base}, found {rl}; "
+                "the two models have different graphs or vocabularies and cannot be compared"
             )
-
-
-def _rows(study: Study, dataset: str, loaded: _Models, hashes: dict[str, str]) -> list[Row]:
-    """Rows of a dataset: from the responses file, or generated and graded."""
-    directory = study.directory / dataset
-    path = directory / "all_correct.jsonl"
-    if study.responses is not None:
-        rows = read_rows(study.responses)
-        _keep_rows(path, rows)
-        return rows
-    questions = load_questions(dataset, data_dir=study.data_dir)[: study.num_questions]
-    stops = {side: _stop_tokens(study, side) for side in SIDES}
-    settings = {
-        "checkpoints": hashes,
-        "prompt": study.pair.prompt,
-        "max_new_tokens": study.pair.max_new_tokens,
-        "stop_tokens": stops,
-        "numerics": study.numerics,
-    }
-    store.claim(directory / "answers.json", settings)
-    given = {}
-    for side in SIDES:
-        saved = directory / f"responses_{side}.jsonl"
-        if len(answers.read_answers(saved)) >= len(questions):
-            given[side] = answers.select_answers(saved, questions)
-            continue
-        tokenizer = AutoTokenizer.from_pretrained(study.checkpoint(side), local_files_only=True)
-        given[side] = answers.answer_questions(
-            loaded.load(side),
-            tokenizer,
-            questions,
-            study.pair.prompt,
-            sampling=Sampling(
-                max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]
-            ),
-            path=saved,
-            batch_size=study.batch_answers,
-            description=f"{dataset} {side}: answer",
-        )
-    rows = [row_of(fields) for fields in answers.both_right(given["base"], given["rl"])]
-    _keep_rows(path, rows)
-    return rows
-
-
-def _keep_rows(path: Path, rows: list[Row]) -> None:
-    """Save the rows beside the results, or check that the saved ones are the same."""
-    text = format_rows(rows)
-    if path.exists():
-        if path.read_text(encoding="utf-8") != text:
-            raise InputError(f"{path}: holds other responses; choose another --workdir")
-        return
-    store.write_text(path, text)
-
-
-def _stop_tokens(study: Study, side: Side) -> tuple[int, ...]:
-    """End-of-sequence ids from generation_config.json or config.json."""
-    for name in ("generation_config.json", "config.json"):
-        path = study.checkpoint(side) / name
-        if path.exists():
-            stop = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            if stop is not None:
-                return tuple(stop) if isinstance(stop, list) else (stop,)
-    raise InputError(f"{study.checkpoint(side)}: config.json: expected eos_token_id, found none")
-
-
-def _plan(study, dataset, rule, rows, hashes, say) -> Cell:
-    """Select a cell's rows and claim its directory."""
-    selection = select(rows, rule)
-    funnel = ", ".join(f"{step.name} {step.rows}" for step in selection.steps)
-    say(f"{dataset}, alpha {rule.alpha:g}: {funnel}; {selection.cut} answer tokens counted")
-    directory = store.cell_directory(study.directory / dataset, rule.alpha)
-    settings: dict[str, Any] = {
-        "rule": dataclasses.asdict(rule),
-        "numerics": study.numerics,
-        "checkpoints": hashes,
-        "rows": [row.fields.get("idx") for row in selection.rows],
-        "cut": selection.cut,
-    }
-    store.claim(directory / "cell.json", settings)
-    return Cell(dataset=dataset, rule=rule, selection=selection, directory=directory)
-
-
-def _score(study, cell: Cell, side: Side, loaded: _Models, mesh, say) -> None:
-    """Score one side of a cell unless its file exists."""
-    path = store.results_path(
-        cell.directory, study.pair.series, cell.dataset, side, cell.rule.alpha
+    opened = OpenStudy(
+        study=study,
+        checkpoints=checkpoints,
+        configs=configs,
+        hashes={side: checkpoint_hash(checkpoints[side]) for side in SIDES},
+        mesh=make_mesh(study.mesh),
     )
-    extra = cell.directory / f"losses_{side}.json"
-    if not path.exists() or not extra.exists():
-        texts = [truncate(row, side, cell.selection.cut) for row in cell.selection.rows]
-        found = score_texts(
-            loaded.load(side),
-            texts,
-            numerics=study.numerics,
-            batch_tokens=study.batch_tokens,
-            mesh=mesh,
-            description=f"{cell.dataset} {cell.rule.alpha:g} {side}: attribute",
-        )
-        store.write_json(
-            extra, {"health": found.health, "losses": [float(x) for x in found.losses_n]}
-        )
-        store.write_results(path, found.scores_nWR)
-    health = store.read_json(extra)["health"]
+    layers = configs["base"].num_layers
+    say(f"pair: {study.pair.key} ({study.pair.method}): {study.pair.base} -> {study.pair.rl}")
     say(
-        f"{cell.dataset}, alpha {cell.rule.alpha:g}, {side}: column-sum health "
-        f"{float('nan') if health is None else health:.1e}"
+        f"device: {opened.device}; dtype: {weight_dtype(study.numerics)}; "
+        f"numerics: {study.numerics}; graph: {layers} layers, {num_edges(layers):,} edges"
     )
+    return opened

@@ -8,19 +8,21 @@ and the table that is printed is the one in README.md.
 """
 
 import dataclasses
-import json
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-from experiments import statistics, store
+from experiments import store
+from experiments.cells import plan_cell, score_cells
 from experiments.errors import InputError, run_main
+from experiments.measures import measure
 from experiments.pairs import PAIRS
 from experiments.posttrain.family import ARMS
+from experiments.responses import SIDES
+from experiments.rows import rows_of
 from experiments.selection import Rule
-from experiments.study import Study, run_study
+from experiments.study import QuestionSource, Study, open_study
 
 _SHOWN = {
     "activation_intensity": "intensity",
@@ -56,24 +58,27 @@ def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) ->
         workdir=workdir,
         datasets=("arithmetic",),
         rules=(Rule(alpha=alpha),),
-        num_questions=questions,
+        questions=QuestionSource(limit=questions),
         batch_tokens=4096,
         batch_answers=128,
     )
-    run_study(study, say=lambda line: None)
-    cell = store.cell_directory(study.directory / "arithmetic", alpha)
-    scores = [
-        store.read_results(store.results_path(cell, pair.series, "arithmetic", side, alpha))
-        for side in ("base", "rl")
-    ]
-    compared = statistics.compare(*scores)
+    opened = open_study(study, _silent)
+    rows = rows_of(opened, "arithmetic", _silent)
+    cell = plan_cell(opened, "arithmetic", study.rules[0], rows, _silent)
+    for side in SIDES:
+        score_cells(opened, [cell], side)
+    measured = measure(opened, cell)
     return {
         "accuracy": {side: figures[side]["accuracy"] for side in figures},
         "worked": {side: figures[side]["worked"] for side in figures},
         "training_seconds": figures["rl"]["seconds"],
-        "samples": len(scores[0]),
-        "metrics": {name: dataclasses.asdict(value) for name, value in compared.items()},
+        "samples": measured["samples"],
+        "metrics": measured["metrics"],
     }
+
+
+def _silent(line: str) -> None:
+    """Fifteen studies need no running commentary."""
 
 
 def table(results: dict) -> str:
@@ -108,13 +113,9 @@ def main(_) -> None:
         results = collect(families, flags.FLAGS.alpha, flags.FLAGS.num_questions, workdir)
     output = Path(flags.FLAGS.output)
     content = {"alpha": flags.FLAGS.alpha, "questions": flags.FLAGS.num_questions, "arms": results}
-    store.write_json(output, json.loads(json.dumps(content, default=_plain)))
+    store.write_json(output, content)
     print(table(results))
     print(f"results: {output}")
-
-
-def _plain(value):
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,121 @@
+"""One cell of a study, a dataset and a selection rule: what counts, and both sides' scores."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments import store
+from experiments.responses import Row, Side
+from experiments.scoring import score_texts
+from experiments.selection import Rule, Selection, select, truncate
+from experiments.study import OpenStudy, Say
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One dataset and rule: the rows that count and where the results go."""
+
+    dataset: str
+    rule: Rule
+    selection: Selection
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """How the cell is named to the user."""
+        return cell_name(self.dataset, self.rule)
+
+    @property
+    def group(self) -> str:
+        """Cells of one group differ in alpha only: the same rows in the same order."""
+        return self.dataset + _suffix(self.rule)
+
+
+def cell_name(dataset: str, rule: Rule) -> str:
+    """`gsm8k, alpha 0.3`, with every setting that is not the published one."""
+    return ", ".join([dataset, f"alpha {rule.alpha:g}", *(f"{k} {v}" for k, v in _unusual(rule))])
+
+
+def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say: Say) -> Cell:
+    """Select a cell's rows and claim its directory.
+
+    Raises:
+      InputError: no row is left, or the directory holds results of other settings.
+    """
+    selection = select(rows, rule)
+    funnel = ", ".join(f"{step.name} {step.rows}" for step in selection.steps)
+    say(f"{cell_name(dataset, rule)}: {funnel}; {selection.cut} answer tokens counted")
+    directory = store.cell_directory(opened.study.directory / dataset, rule.alpha, _suffix(rule))
+    settings: dict[str, Any] = {
+        "rule": dataclasses.asdict(rule),
+        "numerics": opened.study.numerics,
+        "checkpoints": opened.hashes,
+        "rows": [row.fields.get("idx") for row in selection.rows],
+        "cut": selection.cut,
+    }
+    store.claim(directory / "cell.json", settings)
+    return Cell(dataset=dataset, rule=rule, selection=selection, directory=directory)
+
+
+def results_path(opened: OpenStudy, cell: Cell, side: Side) -> Path:
+    """The cell's score file of one side."""
+    return store.results_path(
+        cell.directory, opened.study.pair.series, cell.dataset, side, cell.rule.alpha
+    )
+
+
+def is_scored(opened: OpenStudy, cell: Cell, side: Side) -> bool:
+    """Whether one side of a cell is done; its scores are written last."""
+    return results_path(opened, cell, side).exists()
+
+
+def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
+    """Attribute all edges on one side's counted texts and save the scores that are not saved yet.
+
+    Args:
+      opened: the study.
+      cells: of one group, so their texts are prefixes of one another and share the forward pass.
+      side: whose model and texts.
+    """
+    cells = [cell for cell in cells if not is_scored(opened, cell, side)]
+    if not cells:
+        return
+    longest = max(cells, key=lambda cell: cell.selection.cut)
+    texts = [truncate(row, side, longest.selection.cut) for row in longest.selection.rows]
+    found = score_texts(
+        opened.load(side),
+        texts,
+        cuts=tuple(cell.selection.cut for cell in cells),
+        numerics=opened.study.numerics,
+        batch_tokens=opened.study.batch_tokens,
+        mesh=opened.mesh,
+        description=f"{longest.name}, {side}: attribute",
+    )
+    for cell, scores in zip(cells, found, strict=True):
+        store.write_json(
+            cell.directory / f"losses_{side}.json",
+            {"health": scores.health, "losses": [float(x) for x in scores.losses_n]},
+        )
+        store.write_results(results_path(opened, cell, side), scores.scores_nWR)
+
+
+def groups(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells by `Cell.group`, in order."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    return list(found.values())
+
+
+def _suffix(rule: Rule) -> str:
+    return "".join(f"_{name}{value}" for name, value in _unusual(rule))
+
+
+def _unusual(rule: Rule) -> list[tuple[str, Any]]:
+    """Settings of a rule beside alpha that are not the published ones."""
+    fields = [field for field in dataclasses.fields(Rule) if field.name != "alpha"]
+    return [
+        (field.name, getattr(rule, field.name))
+        for field in fields
+        if getattr(rule, field.name) != field.default
+    ]

@@ -1,0 +1,123 @@
+"""A grid of cells, pairs x datasets x rules: `experiments.run` is a grid of one pair.
+
+Tasks are independent and each is done once: a process takes those that no other process holds,
+then waits for the held ones and finds their files. A killed process's locks are freed by the
+operating system. A task that fails is reported at the end and does not stop the others.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from filelock import FileLock, Timeout
+
+from converters.errors import CheckpointError
+from experiments import manifest, measures, report
+from experiments.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
+from experiments.errors import InputError
+from experiments.responses import SIDES, Side
+from experiments.rows import rows_of
+from experiments.study import OpenStudy, Say, Study, open_study
+
+Task = TypeVar("Task")
+
+
+@dataclasses.dataclass(kw_only=True)
+class Outcome:
+    """What a grid came to.
+
+    Attributes:
+      reports: path of each pair's report.
+      cells: number of cells measured.
+      failures: (name of the task, its one-line error), in the order of the tasks.
+    """
+
+    reports: list[Path] = dataclasses.field(default_factory=list)
+    cells: int = 0
+    failures: list[tuple[str, str]] = dataclasses.field(default_factory=list)
+
+    @contextlib.contextmanager
+    def guard(self, name: str) -> Iterator[None]:
+        """Turns a bad input inside it into a failure of the task `name`."""
+        try:
+            yield
+        except (InputError, CheckpointError) as error:
+            self.failures.append((name, str(error)))
+
+
+def run_grid(studies: list[Study], say: Say = print) -> Outcome:
+    """Run or continue the studies of one or more pairs.
+
+    Args:
+      studies: one a pair.
+      say: receives one line for each fact that a user should see.
+    """
+    outcome = Outcome()
+    for study in studies:
+        with outcome.guard(study.pair.key):
+            _run_pair(open_study(study, say), outcome, say)
+    return outcome
+
+
+def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
+    begin = time.perf_counter()
+    study, pair = opened.study, opened.study.pair.key
+    cells: list[Cell] = []
+
+    def plan(dataset: str) -> None:
+        with outcome.guard(f"{pair}, {dataset}"):
+            rows = rows_of(opened, dataset, say)
+            for rule in study.rules:
+                with outcome.guard(f"{pair}, {cell_name(dataset, rule)}"):
+                    cells.append(plan_cell(opened, dataset, rule, rows, say))
+
+    _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
+    cells.sort(key=lambda cell: (study.datasets.index(cell.dataset), study.rules.index(cell.rule)))
+
+    for side in SIDES:  # one side's weights are loaded once for all cells
+
+        def score(group: list[Cell], side: Side = side) -> None:
+            with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
+                score_cells(opened, group, side)
+
+        def lock(group: list[Cell], side: Side = side) -> FileLock:
+            return _lock(study, group[0].group, side)
+
+        _share(groups(cells), lock, score)
+
+    scored = [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
+    if scored:
+        with _lock(study, "report"):
+            for cell in scored:
+                sides = measures.measure(opened, cell)["sides"]
+                health = ", ".join(f"{side} {sides[side]['health']:.1e}" for side in SIDES)
+                say(f"{cell.name}: column-sum health {health} (0 is perfect)")
+            manifest.write(opened, scored, time.perf_counter() - begin)
+            say(f"{pair}: drawing the report")
+            outcome.reports.append(report.write_report(study.directory))
+        outcome.cells += len(scored)
+
+
+def _lock(study: Study, *names: str) -> FileLock:
+    folder = study.directory / ".locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / ("-".join(names) + ".lock"))
+
+
+def _share(
+    tasks: Iterable[Task], lock: Callable[[Task], FileLock], work: Callable[[Task], None]
+) -> None:
+    """Do every task under its lock: first those that are free, then those that others held."""
+    held = []
+    for task in tasks:
+        try:
+            with lock(task).acquire(timeout=0):
+                work(task)
+        except Timeout:
+            held.append(task)
+    for task in held:
+        with lock(task):
+            work(task)

@@ -1,0 +1,105 @@
+"""The flags that `experiments.run` and `experiments.sweep` share, and the studies they describe."""
+
+import dataclasses
+import itertools
+import shlex
+import sys
+from pathlib import Path
+
+import jax
+from absl import flags
+
+from eap_jax.sharding import parse_mesh
+from experiments.errors import InputError
+from experiments.numerics import NUMERICS
+from experiments.pairs import Pair
+from experiments.questions import DATASETS
+from experiments.selection import Rule
+from experiments.study import QuestionSource, Study
+
+_RULE = ("alpha", "beta", "gamma", "delta", "num_samples")
+
+
+def define_flags() -> None:
+    """The shared flags."""
+    flags.DEFINE_string("workdir", "runs", "Where results go: WORKDIR/PAIR.")
+    flags.DEFINE_string("data_dir", None, "Folder of local question files.")
+    flags.DEFINE_integer("num_questions", 300, "Most questions asked of a dataset.", lower_bound=1)
+    flags.DEFINE_list("alpha", ["0.3"], "Counted shares of the mean answer length.")
+    flags.DEFINE_list("beta", ["0.5"], "Shortest mean answer length, as a share of the mean.")
+    flags.DEFINE_list("gamma", ["1.5"], "Longest mean answer length, as a share of the mean.")
+    flags.DEFINE_list("delta", ["0.5"], "Largest difference of the two lengths, as a share.")
+    flags.DEFINE_list("num_samples", ["100"], "Most questions that count.")
+    flags.DEFINE_integer("seed", 42, "Seed of the sampling of questions.")
+    flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
+    flags.DEFINE_string("mesh", "", "Devices, such as data:2 or data:2,model:2.")
+    flags.DEFINE_integer("batch_tokens", 4096, "Tokens that go through the model at once.", 1)
+    flags.DEFINE_integer("batch_answers", 128, "Answers decoded together.", lower_bound=1)
+
+
+def studies(
+    program: str,
+    pairs: list[Pair],
+    datasets: list[str] | None,
+    questions: dict[str, str | None] | None = None,
+    responses: str | None = None,
+    imported: dict[str, Path] | None = None,
+) -> list[Study]:
+    """One study a pair, with the settings of the shared flags.
+
+    Args:
+      program: name of the binary, for the manifest.
+      pairs: the pairs.
+      datasets: names of question sets, or None for each pair's own.
+      questions: `file`, `question_field` and `answer_field` of `QuestionSource`.
+      responses, imported: see `Study`.
+
+    Raises:
+      InputError: a flag's value is out of range.
+    """
+    f = flags.FLAGS
+    try:
+        sizes = parse_mesh(f.mesh)
+        number = {name: int if name == "num_samples" else float for name in _RULE}
+        values = [[number[name](text) for text in getattr(f, name)] for name in _RULE]
+    except ValueError as error:
+        raise InputError(f"flags: {error}") from None
+    rules = [
+        Rule(**dict(zip(_RULE, choice, strict=True)), seed=f.seed)
+        for choice in itertools.product(*values)
+    ]
+    unknown = sorted(set(datasets or ()) - set(DATASETS))
+    if unknown and not (questions and questions["file"]) and not f.data_dir and not responses:
+        raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
+    # Only the CPU can be divided into as many devices as the mesh asks for.
+    jax.config.update("jax_num_cpu_devices", max(1, sizes["data"] * sizes["model"]))
+    source = QuestionSource(
+        data_dir=Path(f.data_dir) if f.data_dir else None, limit=f.num_questions
+    )
+    if questions:
+        file = questions["file"]
+        source = dataclasses.replace(source, **questions | {"file": Path(file) if file else None})
+    return [
+        Study(
+            pair=pair,
+            workdir=Path(f.workdir),
+            datasets=tuple(dict.fromkeys(datasets or pair.datasets)),
+            rules=tuple(dict.fromkeys(rules)),
+            questions=source,
+            responses=Path(responses) if responses else None,
+            imported=imported,
+            numerics=f.numerics,
+            mesh=f.mesh,
+            batch_tokens=f.batch_tokens,
+            batch_answers=f.batch_answers,
+            command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
+        )
+        for pair in pairs
+    ]
+
+
+def report_failures(failures: list[tuple[str, str]]) -> int:
+    """Print one line for each failed task; returns the exit code."""
+    for name, message in failures:
+        print(f"error: {name}: {' '.join(message.split())}", file=sys.stderr)
+    return 1 if failures else 0

@@ -1,0 +1,39 @@
+r"""Measure a grid of cells: pairs x datasets x alphas (x beta, gamma, delta, num_samples).
+
+    python -m experiments.sweep --pairs=tiny_grpo,tiny_dpo --datasets=arithmetic --alpha=0.1,0.3,0.5
+
+Several processes may work on one grid: start the same command again, here or on a machine that
+shares the directory. Each cell is measured once; a killed process's cells are continued by whoever
+comes next. A cell that fails is named at the end and does not stop the others (exit code 1). Last
+line: sweep: <path of the report over all pairs>
+"""
+
+from pathlib import Path
+
+from absl import flags
+
+from experiments import report, study_flags
+from experiments.errors import run_main
+from experiments.grid import run_grid
+from experiments.pairs import DEFAULT_PAIR, PAIRS, find_pair
+from experiments.questions import DATASETS
+
+
+def main(_) -> int:
+    f = flags.FLAGS
+    pairs = [find_pair(key) for key in dict.fromkeys(f.pairs)]
+    outcome = run_grid(study_flags.studies("experiments.sweep", pairs, f.datasets))
+    for path in outcome.reports:
+        print(f"report: {path}")
+    print(f"{outcome.cells} cells measured, {len(outcome.failures)} failed")
+    if outcome.reports:
+        directories = [path.parent for path in outcome.reports]
+        print(f"sweep: {report.write_sweep_report(Path(f.workdir), directories)}")
+    return study_flags.report_failures(outcome.failures)
+
+
+if __name__ == "__main__":
+    flags.DEFINE_list("pairs", [DEFAULT_PAIR], f"Some of {', '.join(PAIRS)}.")
+    flags.DEFINE_list("datasets", None, f"Some of {', '.join(DATASETS)}; default: each pair's.")
+    study_flags.define_flags()
+    run_main(main)
