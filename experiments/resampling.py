@@ -58,7 +58,6 @@ def interval(
     if errors_B[0] <= rounding:
         # A difference that is rounding must not exclude zero.
         return (min(value, 0.0), max(value, 0.0)) if abs(value) <= rounding else (value, value)
-    ends = ((1 - confidence) / 2, (1 + confidence) / 2)
     if samples < _FEWEST_FOR_BOOTSTRAP:
         reach = scipy.stats.t.ppf((1 + confidence) / 2, samples - 1)
     else:
