@@ -52,15 +52,27 @@ def load_tree(path: str | Path, like: Any) -> Any:
       CheckpointError: the checkpoint is not readable or does not have that structure.
     """
     abstract = jax.tree.map(_abstract, like)
+    _check_leaves(path, _saved_leaves(path), abstract)
     try:
-        saved = ocp.metadata(Path(path).absolute()).metadata
-        _check_leaves(path, saved, abstract)
         return ocp.load(Path(path).absolute(), abstract)
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        if isinstance(error, CheckpointError):
-            raise
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
-        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {reason}") from None
+    except Exception as error:  # Orbax raises a bare Exception for an array it cannot read
+        raise _unreadable(path, error) from None
+
+
+def check_layers(directory: str | Path, config: ModelConfig) -> None:
+    """Hold a converted model's blocks against its config.
+
+    Raises:
+      CheckpointError: a layer is missing, or there are more of them.
+    """
+    expected = {block_path(directory, layer).name for layer in range(config.num_layers)}
+    blocks = Path(directory) / "blocks"
+    found = {entry.name for entry in blocks.iterdir()} if blocks.is_dir() else set()
+    if odd := sorted(expected ^ found):
+        raise CheckpointError(
+            f"{blocks}: expected {config.num_layers} layers as in config.json, "
+            f"{'found' if odd[0] in found else 'missing'} {odd[0]}"
+        )
 
 
 def load_ends(directory: str | Path, config: ModelConfig, shardings=None) -> dict[str, Any]:
@@ -75,10 +87,7 @@ def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings
 
 def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
     sizes = axis_sizes(config)
-    try:
-        saved = ocp.metadata(path).metadata
-    except (ValueError, KeyError, OSError) as error:
-        raise CheckpointError(f"{path}: not a readable Orbax checkpoint: {error}") from None
+    saved = _saved_leaves(path)
     if set(saved) != set(axes):
         raise CheckpointError(f"{path}: expected tensors {sorted(axes)}, found {sorted(saved)}")
     like = {}
@@ -91,13 +100,27 @@ def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings
     return loaded if shardings is not None else {n: np.asarray(leaf) for n, leaf in loaded.items()}
 
 
+def _saved_leaves(path: str | Path) -> dict[str, Any]:
+    try:
+        return ocp.metadata(Path(path).absolute()).metadata
+    except Exception as error:  # whatever its readers of JSON and of arrays met
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    """Orbax's own message can be pages long; its first sentence says what was met."""
+    reason = (str(error).strip().splitlines() or [repr(error)])[0].split(". ")[0]
+    return CheckpointError(f"{path}: not a readable Orbax checkpoint: {reason}")
+
+
 def _abstract(leaf) -> jax.ShapeDtypeStruct:
     if isinstance(leaf, jax.ShapeDtypeStruct):
         sharding = leaf.sharding
         if sharding is None:
             sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
-    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=getattr(leaf, "sharding", None))
+    sharding = getattr(leaf, "sharding", None)
+    return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
 
 
 def _check_leaves(path, saved, expected) -> None:
@@ -117,4 +140,5 @@ def _check_leaves(path, saved, expected) -> None:
 def _flat(tree):
     """(path, leaf) pairs; keys of every kind become strings, as Orbax stores them."""
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-        yield "/".join(str(getattr(k, "key", getattr(k, "idx", getattr(k, "name", k)))) for k in path), leaf
+        keys = (getattr(k, "key", getattr(k, "idx", getattr(k, "name", k))) for k in path)
+        yield "/".join(map(str, keys)), leaf

@@ -37,7 +37,7 @@ def to_orbax(source: Path, output: Path) -> None:
         groups = collections.defaultdict(list)
         for entry in mapping.table(config):
             groups[entry.layer].append(entry)
-        for layer, entries in tqdm(groups.items(), desc="convert", unit="layer"):
+        for layer, entries in _progress(groups.items(), "layer"):
             group = {entry.name: mapping.read_entry(entry, reader) for entry in entries}
             place = orbax.ends_path(staging) if layer is None else orbax.block_path(staging, layer)
             orbax.save_tree(place, group)
@@ -52,18 +52,18 @@ def to_hf(source: Path, output: Path) -> None:
     if not orbax.is_orbax(source):
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
+    orbax.check_layers(source, config)
     table = mapping.table(config)
 
     def tensors():
         held: tuple[int | None, dict] = (-1, {})
-        for entry in tqdm(table, desc="convert", unit="tensor"):
+        for entry in _progress(table, "tensor"):
             if entry.layer != held[0]:
-                ends = entry.layer is None
-                held = entry.layer, (
-                    orbax.load_ends(source, config)
-                    if ends
-                    else orbax.load_block(source, config, entry.layer)
-                )
+                if entry.layer is None:
+                    group = orbax.load_ends(source, config)
+                else:
+                    group = orbax.load_block(source, config, entry.layer)
+                held = entry.layer, group
             yield entry.hf_name, held[1][entry.name].reshape(entry.hf_shape)
 
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
@@ -72,7 +72,7 @@ def to_hf(source: Path, output: Path) -> None:
         write_safetensors(staging, tensors(), size)
 
 
-def main(_) -> None:
+def main(_) -> int | None:
     logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
     source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
     try:
@@ -80,12 +80,35 @@ def main(_) -> None:
             raise CheckpointError(f"{source}: no such checkpoint directory")
         (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
     except (CheckpointError, OSError) as error:
-        sys.exit(f"error: {error}")
+        return _stop(error, 1)
+    except KeyboardInterrupt:
+        return _stop("interrupted", 130)
     print(f"converted: {output}")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's own report of a bad flag has several lines and exit code 1."""
+    try:
+        rest = flags.FLAGS(argv)
+        if rest[1:]:
+            raise flags.Error(f"unexpected argument {rest[1]!r}")
+    except flags.Error as error:
+        sys.exit(_stop(error, 2))
+    return rest
+
+
+def _stop(error: Exception | str, code: int) -> int:
+    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+    return code
+
+
+def _progress(steps, unit: str):
+    """A bar on a terminal, nothing in a log."""
+    return tqdm(steps, desc="convert", unit=unit, disable=None)
 
 
 if __name__ == "__main__":
     flags.DEFINE_string("checkpoint", None, "Checkpoint directory to read.", required=True)
     flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
     flags.DEFINE_bool("to_hf", False, "Convert a converted checkpoint back to Hugging Face format.")
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

@@ -27,13 +27,13 @@ _HONOURED = {
     *_SIZES, "architectures", "num_key_value_heads", "head_dim", "hidden_act", "rms_norm_eps",
     "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters", "attention_bias",
     "mlp_bias", "qkv_bias", "sliding_window", "use_sliding_window", "max_window_layers",
-    "layer_types", "torch_dtype", "dtype",
+    "layer_types", "torch_dtype", "dtype", "model_type",
 }  # fmt: skip
 # Token ids, training and bookkeeping: they do not change the output of a forward pass.
 _HARMLESS = {
     "_name_or_path", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id",
     "unk_token_id", "decoder_start_token_id", "chunk_size_feed_forward", "id2label", "label2id",
-    "initializer_range", "is_encoder_decoder", "max_position_embeddings", "model_type",
+    "initializer_range", "is_encoder_decoder", "max_position_embeddings",
     "output_attentions", "output_hidden_states", "return_dict", "transformers_version",
     "use_cache", "problem_type", "use_mrope", "_attn_implementation",
     "_attn_implementation_autoset", "tokenizer_class",
@@ -67,10 +67,10 @@ def read_json(path: Path) -> dict[str, Any]:
       CheckpointError: no such file, not JSON, or not an object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # not JSON, not UTF-8, or NaN
         raise CheckpointError(f"{path}: expected JSON, found {error}") from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
@@ -107,19 +107,23 @@ def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfi
     for key, name in _SIZES.items():
         if key not in data:
             raise CheckpointError(f"{place}: expected the key {key}, found none")
-        sizes[name] = data[key]
+        sizes[name] = _whole(data, key, place, least=1)
     num_heads, d_model = sizes["num_heads"], sizes["d_model"]
     head_dim = data.get("head_dim")
     if head_dim is None:
-        if not isinstance(d_model, int) or not isinstance(num_heads, int) or not num_heads:
-            raise CheckpointError(f"{place}: hidden_size and num_attention_heads: not numbers")
         if d_model % num_heads:
             raise CheckpointError(
                 f"{place}: hidden_size {d_model} is no multiple of num_attention_heads {num_heads} "
                 "and head_dim is not given"
             )
         head_dim = d_model // num_heads
-    llama, qwen = architecture == "LlamaForCausalLM", architecture == "Qwen2ForCausalLM"
+    attention_bias = _bias(data, "attention_bias", architecture, place)
+    if architecture == "Qwen2ForCausalLM":
+        qkv_bias = _flag(data, "qkv_bias", True, place)
+    else:
+        qkv_bias = attention_bias
+        if _flag(data, "qkv_bias", attention_bias, place) != attention_bias:
+            raise CheckpointError(f"{place}: qkv_bias: {architecture} does not honour it")
     rope_theta, rope_scaling = _rope(data, place)
     default_kv_heads = {"MistralForCausalLM": 8, "Qwen2ForCausalLM": 32}.get(architecture)
     kv_heads = data.get("num_key_value_heads", default_kv_heads)
@@ -131,15 +135,15 @@ def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfi
             norm_eps=data.get("rms_norm_eps", 1e-6),
             rope_theta=rope_theta,
             rope_scaling=rope_scaling,
-            qkv_bias=_flag(data, "qkv_bias", True, place) if qwen else _bias(data, llama, place),
-            output_bias=_bias(data, llama, place),
-            mlp_bias=_flag(data, "mlp_bias", False, place) if llama else False,
+            qkv_bias=qkv_bias,
+            output_bias=attention_bias,
+            mlp_bias=_bias(data, "mlp_bias", architecture, place),
             tied_embeddings=_flag(data, "tie_word_embeddings", False, place),
             layer_windows=_windows(data, architecture, sizes["num_layers"], place),
         )
     except CheckpointError:
         raise
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{place}: {error}") from None
 
 
@@ -203,11 +207,17 @@ def _check_keys(data: dict[str, Any], place: str) -> None:
         if key in _NEUTRAL:
             if value not in _NEUTRAL[key]:
                 raise CheckpointError(
-                    f"{place}: {key}: expected {_NEUTRAL[key][0]!r}, the only value that this model "
-                    f"honours, found {value!r}"
+                    f"{place}: {key}: expected {_NEUTRAL[key][0]!r}, the only value that this "
+                    f"model honours, found {value!r}"
                 )
         elif key not in _HONOURED | _HARMLESS:
             raise CheckpointError(f"{place}: unknown key {key!r} with value {value!r}")
+    model_type = data["architectures"][0].removesuffix("ForCausalLM").lower()
+    if data.get("model_type", model_type) != model_type:
+        raise CheckpointError(
+            f"{place}: model_type: expected {model_type} as in architectures, "
+            f"found {data['model_type']!r}"
+        )
     activation = data.get("hidden_act", "silu")
     if activation not in ("silu", "swish"):
         raise CheckpointError(f"{place}: hidden_act: expected silu, found {activation!r}")
@@ -227,11 +237,23 @@ def _flag(data: dict[str, Any], key: str, default: bool, place: str) -> bool:
     return value
 
 
-def _bias(data: dict[str, Any], llama: bool, place: str) -> bool:
-    """`attention_bias` means q, k, v and o in Llama; the other families do not have the key."""
-    value = _flag(data, "attention_bias", False, place)
-    if value and not llama:
-        raise CheckpointError(f"{place}: attention_bias: only LlamaForCausalLM honours it")
+def _whole(data: dict[str, Any], key: str, place: str, *, least: int) -> int:
+    value = data[key]
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        kind = "a positive whole number" if least else "a whole number, 0 or more"
+        raise CheckpointError(f"{place}: {key}: expected {kind}, found {value!r}")
+    return value
+
+
+def _refuse_constant(text: str):
+    raise ValueError(text)
+
+
+def _bias(data: dict[str, Any], key: str, architecture: str, place: str) -> bool:
+    """`attention_bias` (q, k, v and o) and `mlp_bias` are Llama's; the others lack the keys."""
+    value = _flag(data, key, False, place)
+    if value and architecture != "LlamaForCausalLM":
+        raise CheckpointError(f"{place}: {key}: only LlamaForCausalLM honours it")
     return value
 
 
@@ -248,9 +270,8 @@ def _rope(data: dict[str, Any], place: str) -> tuple[float, RopeScaling | None]:
                 "contradict each other"
             )
         theta = new.get("rope_theta", theta)
-    parsed_old, parsed_new = _scaling(old, place, "rope_scaling"), _scaling(
-        new, place, "rope_parameters"
-    )
+    parsed_old = _scaling(old, place, "rope_scaling")
+    parsed_new = _scaling(new, place, "rope_parameters")
     if old is not None and new is not None and parsed_old != parsed_new:
         raise CheckpointError(f"{place}: rope_scaling and rope_parameters contradict each other")
     return (10000.0 if theta is None else theta), parsed_new if old is None else parsed_old
@@ -261,11 +282,15 @@ def _scaling(data: dict[str, Any] | None, place: str, key: str) -> RopeScaling |
         return None
     data = dict(data)
     data.pop("rope_theta", None)
-    kinds = {data.pop(name) for name in ("rope_type", "type") if name in data}
+    kinds = [data.pop(name) for name in ("rope_type", "type") if name in data]
+    if kinds[1:] and kinds[0] != kinds[1]:
+        raise CheckpointError(
+            f"{place}: {key}: rope_type {kinds[0]!r} and type {kinds[1]!r} differ"
+        )
     if data.get("partial_rotary_factor") in (1, 1.0):
         data.pop("partial_rotary_factor")
-    kind = kinds.pop() if len(kinds) == 1 else ("default" if not kinds else kinds)
-    if kind not in _ROPE_KEYS:
+    kind = kinds[0] if kinds else "default"
+    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
         raise CheckpointError(
             f"{place}: {key}: expected rope type default, linear or llama3, found {kind!r}"
         )
@@ -276,6 +301,11 @@ def _scaling(data: dict[str, Any] | None, place: str, key: str) -> RopeScaling |
         )
     if kind == "default":
         return None
+    for name, value in data.items():
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            raise CheckpointError(
+                f"{place}: {key}: {name}: expected a positive number, found {value!r}"
+            )
     try:
         return RopeScaling(
             kind=kind,
@@ -284,7 +314,7 @@ def _scaling(data: dict[str, Any] | None, place: str, key: str) -> RopeScaling |
             high_freq_factor=data.get("high_freq_factor"),
             original_context=data.get("original_max_position_embeddings"),
         )
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise CheckpointError(f"{place}: {key}: {error}") from None
 
 
@@ -297,21 +327,33 @@ def _windows(data: dict[str, Any], architecture: str, num_layers: int, place: st
         windowed = [False] * num_layers
         size = None
     elif architecture == "MistralForCausalLM":
-        size = data.get("sliding_window", 4096)
+        size = _window_size(data, place)
         windowed = [size is not None] * num_layers
     else:
         used = _flag(data, "use_sliding_window", False, place)
-        size = data.get("sliding_window", 4096) if used else None
-        full = data.get("max_window_layers", 28)
+        size = _window_size(data, place) if used else None
+        full = _whole({"max_window_layers": 28} | data, "max_window_layers", place, least=0)
         windowed = [size is not None and layer >= full for layer in range(num_layers)]
     kinds = data.get("layer_types")
     if kinds is not None:
         known = ("full_attention", "sliding_attention")
-        if len(kinds) != num_layers or any(kind not in known for kind in kinds):
+        counted = isinstance(kinds, list) and len(kinds) == num_layers
+        if not counted or any(kind not in known for kind in kinds):
             raise CheckpointError(
                 f"{place}: layer_types: expected {num_layers} entries of {known}, found {kinds!r}"
             )
-        windowed = [kind == "sliding_attention" for kind in kinds]
-        if any(windowed) and size is None:
-            raise CheckpointError(f"{place}: layer_types asks for a window, sliding_window is unset")
+        asked = [kind == "sliding_attention" for kind in kinds]
+        if any(asked) and size is None:
+            raise CheckpointError(
+                f"{place}: layer_types asks for a window, but none is set or in use"
+            )
+        if asked != windowed and architecture != "Qwen2ForCausalLM":
+            raise CheckpointError(f"{place}: layer_types: {architecture} does not honour it")
+        windowed = asked
     return tuple(size if w else None for w in windowed) if any(windowed) else None
+
+
+def _window_size(data: dict[str, Any], place: str) -> int | None:
+    if data.get("sliding_window", 4096) is None:
+        return None
+    return _whole({"sliding_window": 4096} | data, "sliding_window", place, least=1)

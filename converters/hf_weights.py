@@ -29,14 +29,15 @@ def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader":
         index that contradicts its shards, or pickle weights without torch installed.
     """
     directory = Path(directory)
-    if (directory / "model.safetensors.index.json").exists():
-        return SafetensorsReader(*_indexed(directory, "model.safetensors.index.json"))
+    # Where a folder holds several, transformers' order decides.
     if (directory / "model.safetensors").exists():
         return SafetensorsReader([directory / "model.safetensors"], None)
-    if (directory / "pytorch_model.bin.index.json").exists():
-        return TorchReader(*_indexed(directory, "pytorch_model.bin.index.json"))
+    if (directory / "model.safetensors.index.json").exists():
+        return SafetensorsReader(*_indexed(directory, "model.safetensors.index.json"))
     if (directory / "pytorch_model.bin").exists():
         return TorchReader([directory / "pytorch_model.bin"], None)
+    if (directory / "pytorch_model.bin.index.json").exists():
+        return TorchReader(*_indexed(directory, "pytorch_model.bin.index.json"))
     raise CheckpointError(
         f"{directory}: expected model.safetensors, model.safetensors.index.json or "
         "pytorch_model.bin, found none of them"
@@ -160,9 +161,10 @@ class TorchReader(_Reader):
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise CheckpointError(f"{shard}: not a loadable weights file: {reason}") from None
         if not isinstance(tensors, dict) or not all(
-            isinstance(tensor, self._torch.Tensor) for tensor in tensors.values()
+            isinstance(name, str) and isinstance(tensor, self._torch.Tensor)
+            for name, tensor in tensors.items()
         ):
-            raise CheckpointError(f"{shard}: expected a dictionary of tensors")
+            raise CheckpointError(f"{shard}: expected a dictionary of tensors by name")
         self._opened.append(tensors)
         return list(tensors)
 
@@ -186,7 +188,7 @@ class TorchReader(_Reader):
 
     def read(self, name: str) -> np.ndarray:
         """One tensor; bfloat16 travels as its bits, which numpy and torch share."""
-        tensor = self._tensor(name).contiguous()
+        tensor = self._tensor(name).detach().contiguous()
         if tensor.dtype == self._torch.bfloat16:
             return tensor.view(self._torch.int16).numpy().view(ml_dtypes.bfloat16)
         return tensor.numpy()

@@ -25,7 +25,9 @@ from eap_jax.config import ModelConfig
 from eap_jax.transformer import parameter_axes, parameter_shapes
 
 _SHARD_BYTES = 5 * 10**9
-_WEIGHT_SUFFIXES = (".safetensors", ".bin", ".index.json", ".h5", ".msgpack", ".gguf", ".pt", ".pth")
+_WEIGHT_SUFFIXES = (
+    ".safetensors", ".bin", ".index.json", ".h5", ".msgpack", ".gguf", ".pt", ".pth",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +50,7 @@ def load_checkpoint(
         the default device. Each tensor goes straight to its shards, a layer at a time.
 
     Raises:
-      CheckpointError: no such directory, or its contents do not fit; the message says what and where.
+      CheckpointError: no such directory, or its contents do not fit; the message says which.
     """
     path = Path(path)
     if not path.is_dir():
@@ -71,8 +73,8 @@ def load_checkpoint(
                 stack[name] = _empty(shapes["blocks"][name], tensor.dtype, sharding)
             elif stack[name].dtype != tensor.dtype:
                 raise CheckpointError(
-                    f"{path}: {name} of layer {layer}: expected dtype {stack[name].dtype} as in the "
-                    f"layers before, found {tensor.dtype}"
+                    f"{path}: {name} of layer {layer}: expected dtype {stack[name].dtype} as in "
+                    f"the layers before, found {tensor.dtype}"
                 )
             stack[name] = _insert(sharding)(stack[name], tensor, layer)
     return Checkpoint(config=config, params=params)
@@ -149,7 +151,7 @@ def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> N
     write_index(directory / "model.safetensors.index.json", weight_map, written)
 
 
-class staged:
+class staged:  # noqa: N801, used as a function
     """Context manager: a temporary sibling directory that becomes `directory` if all goes well.
 
     Raises:
@@ -158,19 +160,24 @@ class staged:
 
     def __init__(self, directory: str | Path):
         self._final = Path(directory)
-        self._staging = self._final.with_name(f".{self._final.name}.partial-{os.getpid()}")
 
     def __enter__(self) -> Path:
-        if self._final.exists():
+        if os.path.lexists(self._final):
             raise CheckpointError(f"{self._final}: exists already; choose another output")
+        self._staging = self._final.with_name(f".{self._final.name}.partial-{os.getpid()}")
+        self._made = [folder for folder in self._staging.parents if not folder.exists()]
         self._staging.mkdir(parents=True)
         return self._staging
 
     def __exit__(self, kind, *_) -> None:
-        if kind is None:
-            self._staging.rename(self._final)
-        else:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        try:
+            if kind is None:
+                self._staging.rename(self._final)
+        finally:
+            if self._staging.exists():
+                shutil.rmtree(self._staging, ignore_errors=True)
+                for folder in self._made:
+                    folder.rmdir()
 
 
 def copy_companions(source: Path, target: Path) -> None:
@@ -209,6 +216,7 @@ def _hf_groups(path: Path, config: ModelConfig):
 
 
 def _orbax_groups(path: Path, config: ModelConfig):
+    orbax.check_layers(path, config)
     yield None, orbax.load_ends(path, config)
     for layer in range(config.num_layers):
         yield layer, orbax.load_block(path, config, layer)

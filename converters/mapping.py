@@ -81,7 +81,7 @@ def check_complete(config: ModelConfig, reader, directory: str | Path) -> None:
     """Account for every tensor of a checkpoint by name, shape and dtype, without reading values.
 
     Raises:
-      CheckpointError: a tensor is missing, unexpected, mis-shaped or of a dtype that is not a float.
+      CheckpointError: a tensor is missing, unexpected, mis-shaped or of a dtype that is no float.
     """
     entries = {entry.hf_name: entry for entry in table(config)}
     found = {name for name in reader.names if not _IGNORED.fullmatch(name)}
@@ -101,6 +101,7 @@ def check_complete(config: ModelConfig, reader, directory: str | Path) -> None:
         reader.dtype(name)
     if tied_copy & found:
         head, embed = _END_NAMES["head"], _END_NAMES["embed"]
+        reader.dtype(head)
         if not np.array_equal(reader.read(head), reader.read(embed)):
             raise CheckpointError(
                 f"{reader.file_of(head)}: tensor {head}: config.json ties it to {embed}, but the "
