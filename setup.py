@@ -27,6 +27,7 @@ setup(
         "jinja2",
         "tqdm",
         "huggingface_hub",
+        "filelock",
     ],
     extras_require={
         "test": ["pytest>=9"],

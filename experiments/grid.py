@@ -25,18 +25,18 @@ from experiments.study import OpenStudy, Say, Study, open_study
 Task = TypeVar("Task")
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a grid came to.
 
     Attributes:
       reports: path of each pair's report.
-      cells: number of cells measured.
+      cells: names of the cells measured.
       failures: (name of the task, its one-line error), in the order of the tasks.
     """
 
     reports: list[Path] = dataclasses.field(default_factory=list)
-    cells: int = 0
+    cells: list[str] = dataclasses.field(default_factory=list)
     failures: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
     @contextlib.contextmanager
@@ -98,7 +98,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
-        outcome.cells += len(scored)
+        outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
 
 
 def _lock(study: Study, *names: str) -> FileLock:

@@ -82,7 +82,7 @@ class Study:
         return self.workdir / self.pair.key
 
 
-@dataclasses.dataclass(kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class OpenStudy:
     """A study whose models were found and fit each other.
 
@@ -99,8 +99,7 @@ class OpenStudy:
     configs: dict[Side, ModelConfig]
     hashes: dict[Side, str]
     mesh: jax.sharding.Mesh
-    _side: Side | None = None
-    _loaded: Checkpoint | None = None
+    _loaded: dict[Side, Checkpoint] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def device(self) -> str:
@@ -109,15 +108,14 @@ class OpenStudy:
 
     def load(self, side: Side) -> Checkpoint:
         """A side's model on the mesh; one side is in memory at a time."""
-        if side != self._side:
-            self._loaded = None  # frees the other side's weights first
-            self._loaded = load_checkpoint(
+        if side not in self._loaded:
+            self._loaded.clear()  # frees the other side's weights first
+            self._loaded[side] = load_checkpoint(
                 self.checkpoints[side],
                 dtype=weight_dtype(self.study.numerics),
                 shardings=parameter_shardings(self.configs[side], self.mesh),
             )
-            self._side = side
-        return self._loaded
+        return self._loaded[side]
 
 
 def open_study(study: Study, say: Say) -> OpenStudy:

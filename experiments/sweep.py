@@ -25,7 +25,7 @@ def main(_) -> int:
     outcome = run_grid(study_flags.studies("experiments.sweep", pairs, f.datasets))
     for path in outcome.reports:
         print(f"report: {path}")
-    print(f"{outcome.cells} cells measured, {len(outcome.failures)} failed")
+    print(f"{len(outcome.cells)} cells measured, {len(outcome.failures)} failed")
     if outcome.reports:
         directories = [path.parent for path in outcome.reports]
         print(f"sweep: {report.write_sweep_report(Path(f.workdir), directories)}")
