@@ -95,7 +95,9 @@ def paired_tests(changes: Changes) -> PairedTests:
     values_n = changes.values_n
     if len(values_n) < 2 or not np.isfinite(values_n).all():
         return PairedTests(wilcoxon_p=math.nan, sign_p=math.nan, effect_size=math.nan)
-    changed = values_n[np.abs(values_n) > ROUNDING * changes.size]
+    # Whole steps of rounding: what is equal up to that is a tie.
+    steps_n = np.rint(values_n / (ROUNDING * (changes.size or 1.0)))
+    changed = steps_n[steps_n != 0]
     if not len(changed):
         return PairedTests(wilcoxon_p=1.0, sign_p=1.0, effect_size=math.nan)
     ranks = scipy.stats.rankdata(np.abs(changed))

@@ -13,7 +13,7 @@ import math
 import numpy as np
 import scipy.stats
 
-from experiments.functionals import functionals_of
+from experiments.functionals import entries_of, functionals_of
 from experiments.paired_tests import paired_tests, question_changes
 from experiments.resampling import draw_weights, interval, mean_intervals
 from experiments.results import Interval
@@ -64,6 +64,7 @@ def compare(
     bins: int = 100,
     upper: float | None = None,
     output_upper: float | None = None,
+    one_range: bool = False,
 ) -> dict[str, PairedComparison]:
     """Compare all five metrics of two stacks of score matrices.
 
@@ -80,6 +81,8 @@ def compare(
         ranges of their own two sides that do not differ except by chance mostly get an interval
         without zero, since one largest |W| sets each scale; the tests use one range and do not.
       output_upper: the same for output-edge entropy.
+      one_range: where no end is given, both sides take the largest |W| of the two. Not the
+        published reading, but the one whose difference does not hang on two single entries.
 
     Returns:
       {metric key: comparison}.
@@ -89,6 +92,10 @@ def compare(
         an option makes no sense.
     """
     _check(base_nWR, rl_nWR, confidence, resamples)
+    if one_range:
+        stacks = (np.asarray(base_nWR), np.asarray(rl_nWR))
+        upper = upper or _largest(stacks, support_WR)
+        output_upper = output_upper or _largest([stack[:, :, -1:] for stack in stacks], None)
     sides = []
     for name, scores_nWR in (("base", base_nWR), ("rl", rl_nWR)):
         try:
@@ -180,6 +187,12 @@ def _check(base_nWR, rl_nWR, confidence: float, resamples: int) -> None:
             "bootstrap: expected 0 < confidence < 1 and at least 20 resamples, found "
             f"{confidence} and {resamples}"
         )
+
+
+def _largest(stacks, support_WR) -> float | None:
+    """Largest |W| of both sides; None, which takes any range, if all are zero or one is NaN."""
+    ends = [float(np.abs(entries_of(stack_nWR, support_WR)).max()) for stack_nWR in stacks]
+    return max(ends) if np.isfinite(ends).all() and max(ends) > 0 else None
 
 
 def _compared(
