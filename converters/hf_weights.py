@@ -5,6 +5,7 @@ else, `pytorch_model*.bin` through torch with `weights_only=True`.
 """
 
 import json
+import zipfile
 from pathlib import Path
 
 import ml_dtypes
@@ -156,7 +157,9 @@ class TorchReader(_Reader):
 
     def _open(self, number: int, shard: Path) -> list[str]:
         try:
-            tensors = self._torch.load(shard, map_location="cpu", weights_only=True, mmap=True)
+            # Files of torch before 1.6 are no archives, and cannot be mapped.
+            mapped = zipfile.is_zipfile(shard)
+            tensors = self._torch.load(shard, map_location="cpu", weights_only=True, mmap=mapped)
         except Exception as error:  # torch raises whatever its unpickler met
             reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
             raise CheckpointError(f"{shard}: not a loadable weights file: {reason}") from None
