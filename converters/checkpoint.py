@@ -36,7 +36,13 @@ def block_path(directory: str | Path, layer: int) -> Path:
 
 
 def save_tree(path: str | Path, tree: Any) -> None:
-    """Save any tree of arrays; Orbax makes the directory appear whole or not at all."""
+    """Save any tree of arrays; Orbax makes the directory appear whole or not at all.
+
+    Raises:
+      CheckpointError: the directory exists.
+    """
+    if Path(path).exists():
+        raise CheckpointError(f"{path}: exists already")
     ocp.save(Path(path).absolute(), tree)
 
 
@@ -54,9 +60,11 @@ def load_tree(path: str | Path, like: Any) -> Any:
     abstract = jax.tree.map(_abstract, like)
     _check_leaves(path, _saved_leaves(path), abstract)
     try:
-        return ocp.load(Path(path).absolute(), abstract)
+        loaded = ocp.load(Path(path).absolute(), abstract)
     except Exception as error:  # Orbax raises a bare Exception for an array it cannot read
         raise _unreadable(path, error) from None
+    _check_leaves(path, loaded, abstract)  # 64 bits become 32 where jax has them switched off
+    return loaded
 
 
 def check_layers(directory: str | Path, config: ModelConfig) -> None:
@@ -114,12 +122,9 @@ def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
 
 
 def _abstract(leaf) -> jax.ShapeDtypeStruct:
-    if isinstance(leaf, jax.ShapeDtypeStruct):
-        sharding = leaf.sharding
-        if sharding is None:
-            sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
     sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(np.shape(leaf), leaf.dtype, sharding=sharding)
 
 
