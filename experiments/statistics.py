@@ -214,6 +214,9 @@ def _compared(
         changes = {"difference": difference, "relative": difference.over_magnitude(found["base"])}
         for name, resampled in changes.items():
             intervals[name] = interval(resampled, weights_Bn, confidence=confidence)
+        if domain[0] == 0:  # what cannot be negative falls by 100 % at most
+            low, high = (float(np.clip(end, -1.0, None)) for end in intervals["relative"])
+            intervals["relative"] = (low, high)
     return PairedComparison(
         metric=metric,
         base=base,

@@ -335,6 +335,8 @@ def test_intervals_stay_inside_a_metrics_domain():
     base, rl = draw_scores(np.random.default_rng(3), 5, spread=2.0)
     found = statistics.compare(base, rl, bins=3, resamples=200)
     assert all(item.base_interval[0] >= 0 for key, item in found.items() if "kurt" not in key)
+    fallen = statistics.compare(base, 0.05 * rl, resamples=200)["activation_intensity"]
+    assert fallen.relative_interval[0] == -1
     assert found["distribution_kurtosis"].base_interval[0] >= -2
     assert found["sample_diversity"].base_interval[1] <= 2
     assert found["output_edge_entropy"].rl_interval[1] <= math.log(3)
