@@ -17,7 +17,7 @@ from orbax.checkpoint import v1 as ocp
 
 from converters.errors import CheckpointError
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import axis_sizes, block_axes, end_axes
+from eap_jax.parameters import axis_sizes, block_axes, end_axes
 
 
 def is_orbax(directory: str | Path) -> bool:

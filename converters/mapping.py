@@ -13,7 +13,7 @@ import numpy as np
 
 from converters.errors import CheckpointError
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import axis_sizes, block_axes, end_axes
+from eap_jax.parameters import axis_sizes, block_axes, end_axes
 
 _END_NAMES = {
     "embed": "model.embed_tokens.weight",

@@ -5,7 +5,6 @@ different lengths ends in the same slot, and each row's first used slot is its `
 """
 
 import jax
-import jax.numpy as jnp
 
 
 def visible(

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective
-from eap_jax.transformer import Activations, Block, Places, Transformer
+from eap_jax.transformer import Activations, Block, Places, unembed
 
 
 def block_gradients(
@@ -69,7 +69,7 @@ def _pull(stage, primals, cotangents):
 def head_gradients(
     config: ModelConfig,
     objective: Objective,
-    params: dict,
+    ends: dict,
     stream_BTD: jax.Array,
     batch: Batch,
     *,
@@ -80,7 +80,8 @@ def head_gradients(
     Only the positions that carry loss go through the head, a chunk of positions at a time.
 
     Args:
-      config, objective, params: see `attribution.attribute`; of params only the ends are read.
+      config, objective: see `attribution.attribute`.
+      ends: parameters, of which `final_norm` and the output head are read.
       stream_BTD: the last stream.
       batch: positions and targets; its weights are not used.
       most_logits: logits held at once, about.
@@ -103,16 +104,11 @@ def head_gradients(
         x_BCj = jnp.moveaxis(x_CBj, 0, 1)
         return x_BCj.reshape(num_rows, -1, *x_CBj.shape[3:])[:, :num_targets]
 
-    head = {name: leaf for name, leaf in params.items() if name != "blocks"}
-    unembed = functools.partial(
-        Transformer(config).apply, {"params": head}, method=Transformer.unembed
-    )
-
     def chunk_gradient(xs):
         stream, targets = xs
 
         def total(stream):
-            losses = objective(unembed(stream), targets)
+            losses = objective(unembed(config, ends, stream), targets)
             return losses.sum(), losses
 
         grads, losses = jax.grad(total, has_aux=True)(stream)

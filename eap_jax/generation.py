@@ -74,7 +74,7 @@ def generate(
     """Responses to a batch of prompts.
 
     Args:
-      params: parameters in the structure of `transformer.parameter_axes`.
+      params: parameters in the structure of `parameters.parameter_axes`.
       prompts: token ids of each prompt, at least one each; lengths may differ.
       config: the model.
       sampling: how to choose tokens and when to stop.

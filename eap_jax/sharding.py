@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import parameter_axes, parameter_shapes
+from eap_jax.parameters import parameter_axes, parameter_shapes
 
 MESH_AXES = ("data", "model")
 _MESH_AXIS_OF = {"B": "data", "N": "model", "K": "model", "F": "model", "V": "model"}
@@ -54,7 +54,7 @@ def make_mesh(text: str = "", devices=None) -> Mesh:
 
 
 def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
-    """One NamedSharding a parameter, in the structure of `transformer.parameter_axes`."""
+    """One NamedSharding a parameter, in the structure of `parameters.parameter_axes`."""
     return jax.tree.map(
         lambda letters, shape: _sharding(letters, shape, mesh),
         parameter_axes(config),

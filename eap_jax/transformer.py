@@ -11,8 +11,7 @@ edge exactly. A block is cut at its matrix products into four stages (`attention
 `attention_out`, `mlp_in`, `mlp_out`), so the attribution sweep can differentiate stage by stage
 from the activations between them.
 
-Parameters keep the layout of Hugging Face checkpoints, output axes first, so that conversion never
-transposes. Axis letters are explained in config.py.
+Axis letters are explained in config.py, the parameter tree in parameters.py.
 """
 
 import functools
@@ -25,49 +24,9 @@ import jax.numpy as jnp
 from eap_jax.attention import attend, visible
 from eap_jax.config import ModelConfig
 from eap_jax.layers import gated, rms_norm, rotary_tables, rotate
+from eap_jax.parameters import axis_sizes, block_axes, end_axes, head_name
 
 READS = ("q", "k", "v", "mlp")
-
-
-def block_axes(config: ModelConfig) -> dict[str, str]:
-    """Axis letters of one block's parameters by name; with a leading L once layers are stacked."""
-    axes = {
-        "attention_norm": "D", "q": "NHD", "k": "KHD", "v": "KHD", "o": "DNH",
-        "mlp_norm": "D", "gate": "FD", "up": "FD", "down": "DF",
-    }  # fmt: skip
-    if config.qkv_bias:
-        axes |= {"q_bias": "NH", "k_bias": "KH", "v_bias": "KH"}
-    if config.output_bias:
-        axes |= {"o_bias": "D"}
-    if config.mlp_bias:
-        axes |= {"gate_bias": "F", "up_bias": "F", "down_bias": "D"}
-    return axes
-
-
-def end_axes(config: ModelConfig) -> dict[str, str]:
-    """Axis letters of the parameters outside the blocks: `embed`, `final_norm` and, untied, `head`."""
-    axes = {"embed": "VD", "final_norm": "D"}
-    return axes if config.tied_embeddings else axes | {"head": "VD"}
-
-
-def parameter_axes(config: ModelConfig) -> dict:
-    """Axis letters of the whole parameter tree; the tree has exactly this structure."""
-    blocks = {name: "L" + letters for name, letters in block_axes(config).items()}
-    return end_axes(config) | {"blocks": blocks}
-
-
-def axis_sizes(config: ModelConfig) -> dict[str, int]:
-    """Size of each axis letter that occurs in the parameters."""
-    return {
-        "L": config.num_layers, "V": config.vocab_size, "D": config.d_model, "F": config.d_ff,
-        "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim,
-    }  # fmt: skip
-
-
-def parameter_shapes(config: ModelConfig) -> dict:
-    """Shapes of the whole parameter tree, leaves are tuples."""
-    sizes = axis_sizes(config)
-    return jax.tree.map(lambda letters: tuple(sizes[c] for c in letters), parameter_axes(config))
 
 
 @flax.struct.dataclass
@@ -303,7 +262,7 @@ class Transformer(nn.Module):
 
     def embed(self, tokens_BT: jax.Array) -> jax.Array:
         """Token embeddings [B, T, D], the first write."""
-        return self.p_embed[tokens_BT]
+        return embed({"embed": self.p_embed}, tokens_BT)
 
     def run_blocks(self, stream_BTD: jax.Array, places: Places, taps_L4BTD=None):
         """All layers: (last stream [B, T, D], (writes [L, 2, B, T, D], `Activations` with L first))."""
@@ -311,9 +270,9 @@ class Transformer(nn.Module):
 
     def unembed(self, stream: jax.Array) -> jax.Array:
         """Final norm and output head: [..., D] -> logits [..., V] in the stream's dtype."""
-        x = rms_norm(stream, self.p_final_norm, self.config.norm_eps)
-        head_VD = self.p_embed if self.config.tied_embeddings else self.p_head
-        return jnp.einsum("...D,VD->...V", x, head_VD.astype(x.dtype))
+        name = head_name(self.config)
+        ends = {"final_norm": self.p_final_norm, name: getattr(self, "p_" + name)}
+        return unembed(self.config, ends, stream)
 
     def __call__(self, tokens_BT: jax.Array, taps: Taps | None = None, positions_BJ=None) -> Output:
         """Forward pass over texts that start at position 0, padded on the right.
@@ -335,6 +294,18 @@ class Transformer(nn.Module):
         if positions_BJ is not None:
             stream_BTD = jnp.take_along_axis(stream_BTD, positions_BJ[:, :, None], axis=1)
         return Output(self.unembed(stream_BTD), Writes(input_BTD, writes_L2BTD))
+
+
+def embed(ends: dict, tokens_BT: jax.Array) -> jax.Array:
+    """Token embeddings [B, T, D] from the parameter `embed`."""
+    return ends["embed"][tokens_BT]
+
+
+def unembed(config: ModelConfig, ends: dict, stream: jax.Array) -> jax.Array:
+    """Final norm and output head from the parameters `final_norm` and `head_name(config)`:
+    [..., D] -> logits [..., V] in the stream's dtype."""
+    x = rms_norm(stream, ends["final_norm"], config.norm_eps)
+    return jnp.einsum("...D,VD->...V", x, ends[head_name(config)].astype(x.dtype))
 
 
 def windows(config: ModelConfig) -> jax.Array | None:

@@ -67,7 +67,8 @@ def table_markdown(study: StudyResult) -> str:
             lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
     note = (
         "Brackets hold 95 % bootstrap intervals over questions. *Here* is `rises` or `falls` where "
-        "the interval of the difference excludes zero, else `unclear`; *Paper* is the direction "
+        "the interval of the difference excludes zero and the signed-rank test agrees (p < 0.05), "
+        "else `unclear`; *Paper* is the direction "
         "after online RL. Metrics follow arXiv 2509.21044."
     )
     return "\n".join([*lines, "", note]) + "\n"

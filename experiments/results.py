@@ -6,6 +6,7 @@ behind them, and the statistics of their comparison.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -279,8 +280,16 @@ class StudyResult:
 
 
 def trend(comparison: Comparison) -> Trend:
-    """Which way a metric goes; `unclear` unless its difference's interval excludes zero."""
+    """Which way a metric goes; `unclear` unless two views agree on it.
+
+    The difference's interval must exclude zero, and the signed-rank test must find the questions'
+    changes on the same side at p < 0.05. The interval alone does not do for the entropies: each
+    side's histogram ends at its own largest score, so a single entry moves the metric, while the
+    test holds both sides to one range. Where the test is not defined, the interval decides.
+    """
     low, high = comparison.difference_interval
-    if low > 0:
-        return "rises"
-    return "falls" if high < 0 else "unclear"
+    seen = "rises" if low > 0 else "falls" if high < 0 else "unclear"
+    if math.isnan(comparison.wilcoxon_p) or seen == "unclear":
+        return seen
+    agrees = (comparison.effect_size > 0) == (seen == "rises")
+    return seen if agrees and comparison.wilcoxon_p < 0.05 else "unclear"

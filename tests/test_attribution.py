@@ -16,7 +16,8 @@ from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask, num_edges, reader_names, to_block, writer_names
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Batch, self_entropy
-from eap_jax.transformer import Taps, Transformer, parameter_shapes
+from eap_jax.parameters import parameter_shapes
+from eap_jax.transformer import Places, Taps, Transformer
 from experiments.responses import read_rows
 from experiments.selection import Rule, select, truncate
 
@@ -305,7 +306,7 @@ def test_targets_at_one_position_add_up(main):
 def test_an_output_head_in_chunks_gives_the_same_scores(main, monkeypatch):
     """9 targets in chunks of 4: the last chunk is padded."""
     params, _, batch, found = main
-    monkeypatch.setitem(attribution._HEAD_LOGITS, False, 4 * 3 * toys.MAIN.vocab_size)
+    monkeypatch.setitem(attribution.HEAD_LOGITS, False, 4 * 3 * toys.MAIN.vocab_size)
 
     def objective(logits, targets):  # A new object, so that the patched limit is traced.
         assert targets.shape == (3, 4)
@@ -419,7 +420,7 @@ def test_operations_stay_within_those_of_a_forward_and_input_gradient_pass():
         model = functools.partial(Transformer(config).apply, {"params": params})
 
         def loss(stream):
-            places = attribution.Places.of_texts(config, length)
+            places = Places.of_texts(config, length)
             stream, _ = model(stream, places, method=Transformer.run_blocks)
             stream = jnp.take_along_axis(stream, batch.positions_BJ[:, :, None], axis=1)
             logits = model(stream, method=Transformer.unembed)

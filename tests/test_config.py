@@ -9,7 +9,8 @@ import pytest
 import toys
 
 from eap_jax.config import ModelConfig, RopeScaling
-from eap_jax.transformer import Transformer, parameter_shapes
+from eap_jax.parameters import parameter_shapes
+from eap_jax.transformer import Transformer
 
 SIZES = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "num_kv_heads", "head_dim")
 BASE = toys.ZOO["multi-head"].config

@@ -9,7 +9,7 @@ import toys
 from eap_jax import sharding
 from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
-from eap_jax.transformer import parameter_axes
+from eap_jax.parameters import parameter_axes
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"].config
 

@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from eap_jax.transformer import (
-    Taps,
-    Transformer,
-    init_parameters,
-    parameter_axes,
-    parameter_shapes,
-)
+from eap_jax.parameters import parameter_axes, parameter_shapes
+from eap_jax.transformer import Taps, Transformer, init_parameters
 
 every_toy = pytest.mark.parametrize("toy", toys.ZOO.values(), ids=toys.ZOO.keys())
 

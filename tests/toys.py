@@ -15,7 +15,7 @@ import numpy as np
 
 from eap_jax.config import ModelConfig, RopeScaling
 from eap_jax.objective import Batch
-from eap_jax.transformer import parameter_shapes
+from eap_jax.parameters import parameter_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 SERIES = ("deepseek", "mistral", "qwen")

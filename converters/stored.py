@@ -1,0 +1,82 @@
+"""A checkpoint of either kind read a part at a time, the next layer while the last one is used."""
+
+import collections
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from converters import checkpoint as orbax
+from converters import mapping
+from converters.hf_config import read_config
+from converters.hf_weights import open_weights
+from eap_jax.parameters import block_axes
+
+
+class StoredWeights:
+    """The weights of a checkpoint on disk, as `eap_jax.streaming.Weights` asks for them.
+
+    Use it as a context manager. Blocks are read by one thread of its own, one ahead.
+
+    Args:
+      path: directory of a Hugging Face or converted (Orbax) checkpoint.
+      dtype: cast the weights to this, or None to keep the checkpoint's.
+
+    Raises:
+      CheckpointError: from the start and from every reading, as `loading.load_checkpoint`.
+    """
+
+    def __init__(self, path: str | Path, *, dtype: str | None = None):
+        self.path, self.config = Path(path), read_config(path)
+        self._dtype = None if dtype is None else jnp.dtype(dtype)
+        self._thread = ThreadPoolExecutor(1)
+        self._reader = None
+        self._entries = collections.defaultdict(dict)
+        if orbax.is_orbax(path):
+            orbax.check_layers(path, self.config)
+        else:
+            self._reader = open_weights(path).__enter__()
+            mapping.check_complete(self.config, self._reader, path)
+            for entry in mapping.table(self.config):
+                self._entries[entry.layer][entry.name] = entry
+
+    def __enter__(self) -> "StoredWeights":
+        return self
+
+    def __exit__(self, *problem) -> None:
+        self._thread.shutdown(cancel_futures=True)
+        if self._reader is not None:
+            self._reader.__exit__(*problem)
+
+    def blocks(self, layers: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+        """Each layer's parameters in this order."""
+        following = self._thread.submit(self._block, layers[0])
+        for position in range(len(layers)):
+            block = following.result()
+            if position + 1 < len(layers):
+                following = self._thread.submit(self._block, layers[position + 1])
+            yield block
+            del block  # before the one after next is read
+
+    def ends(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """The named parameters outside the blocks."""
+        return self._read(None, names)
+
+    def _block(self, layer: int) -> dict[str, np.ndarray]:
+        return self._read(layer, tuple(block_axes(self.config)))
+
+    def _read(self, layer: int | None, names: Sequence[str]) -> dict[str, Any]:
+        if self._reader is not None:
+            entries = self._entries[layer]
+            found = {name: mapping.read_entry(entries[name], self._reader) for name in names}
+        elif layer is None:
+            everything = orbax.load_ends(self.path, self.config)
+            found = {name: everything[name] for name in names}
+        else:
+            found = orbax.load_block(self.path, self.config, layer)
+        if self._dtype is None:
+            return found
+        return {name: tensor.astype(self._dtype) for name, tensor in found.items()}

@@ -1,0 +1,57 @@
+"""The parameter tree: one declaration of names and axes serves shapes, sharding and conversion.
+
+    {"embed", "final_norm", ["head"], "blocks": {name: stacked over layers}}
+
+Parameters keep the layout of Hugging Face checkpoints, output axes first, so that conversion never
+transposes. Axis letters are explained in config.py.
+"""
+
+import jax
+
+from eap_jax.config import ModelConfig
+
+
+def block_axes(config: ModelConfig) -> dict[str, str]:
+    """Axis letters of one block's parameters by name; with a leading L once layers are stacked."""
+    axes = {
+        "attention_norm": "D", "q": "NHD", "k": "KHD", "v": "KHD", "o": "DNH",
+        "mlp_norm": "D", "gate": "FD", "up": "FD", "down": "DF",
+    }  # fmt: skip
+    if config.qkv_bias:
+        axes |= {"q_bias": "NH", "k_bias": "KH", "v_bias": "KH"}
+    if config.output_bias:
+        axes |= {"o_bias": "D"}
+    if config.mlp_bias:
+        axes |= {"gate_bias": "F", "up_bias": "F", "down_bias": "D"}
+    return axes
+
+
+def end_axes(config: ModelConfig) -> dict[str, str]:
+    """Axis letters of the parameters outside the blocks: `embed`, `final_norm` and, untied, `head`."""
+    axes = {"embed": "VD", "final_norm": "D"}
+    return axes if config.tied_embeddings else axes | {"head": "VD"}
+
+
+def parameter_axes(config: ModelConfig) -> dict:
+    """Axis letters of the whole parameter tree; the tree has exactly this structure."""
+    blocks = {name: "L" + letters for name, letters in block_axes(config).items()}
+    return end_axes(config) | {"blocks": blocks}
+
+
+def axis_sizes(config: ModelConfig) -> dict[str, int]:
+    """Size of each axis letter that occurs in the parameters."""
+    return {
+        "L": config.num_layers, "V": config.vocab_size, "D": config.d_model, "F": config.d_ff,
+        "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim,
+    }  # fmt: skip
+
+
+def parameter_shapes(config: ModelConfig) -> dict:
+    """Shapes of the whole parameter tree, leaves are tuples."""
+    sizes = axis_sizes(config)
+    return jax.tree.map(lambda letters: tuple(sizes[c] for c in letters), parameter_axes(config))
+
+
+def head_name(config: ModelConfig) -> str:
+    """Which parameter holds the output head."""
+    return "embed" if config.tied_embeddings else "head"

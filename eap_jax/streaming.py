@@ -1,0 +1,120 @@
+"""Edge attribution of a model that does not fit in memory: layer by layer, forth and back.
+
+The same steps as attribution.py, in a loop over layers that are read when they are needed. Many
+batches pass through a layer while it is in memory, so reading is paid once for all of them. What
+stays in memory is the writes of all batches and, unless `remat`, their activations.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from eap_jax.attribution import HEAD_LOGITS
+from eap_jax.config import ModelConfig
+from eap_jax.graph import Granularity
+from eap_jax.objective import Batch, Objective, self_entropy
+from eap_jax.parameters import head_name
+from eap_jax.steps import Attribution, backward_step, finish, forward_step, head_step, start
+from eap_jax.transformer import windows
+
+
+class Weights(Protocol):
+    """Where a model's parameters come from, a part at a time."""
+
+    def blocks(self, layers: Sequence[int]) -> Iterator[dict]:
+        """The parameters of each layer in this order, as `parameters.block_axes` names them."""
+
+    def ends(self, names: Sequence[str]) -> dict:
+        """The named parameters outside the blocks."""
+
+
+@flax.struct.dataclass
+class Work:
+    """One batch and its losses; see `attribution.attribute_prefixes`.
+
+    Attributes:
+      batch: the texts.
+      weights_ABJ: weights of the targets in each loss.
+      lengths: places that each loss depends on.
+    """
+
+    batch: Batch
+    weights_ABJ: tuple[jax.Array, ...]
+    lengths: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+def attribute_streamed(
+    weights: Weights,
+    work: Sequence[Work],
+    *,
+    config: ModelConfig,
+    objective: Objective = self_entropy,
+    granularity: Granularity = "qkv",
+    remat: bool = False,
+    progress: Callable[[], object] = lambda: None,
+) -> list[tuple[Attribution, ...]]:
+    """Scores of all edges for several batches.
+
+    Args:
+      weights: gives the parameters; every layer is asked for twice, in the forward order and back.
+      work: the batches.
+      config, objective, granularity, remat: see `attribution.attribute`.
+      progress: called after each of the 2 L steps through a layer.
+
+    Returns:
+      for each batch what `attribution.attribute_prefixes` returns.
+    """
+    ends = weights.ends(("embed",))
+    states = [_start(config, ends, item.batch.tokens_BT) for item in work]
+    del ends
+    kept = [[None] * config.num_layers for _ in work]
+    window_of = windows(config)
+    layers = range(config.num_layers)
+
+    def window(layer: int):
+        return None if window_of is None else window_of[layer]
+
+    for layer, params in zip(layers, weights.blocks(layers), strict=True):
+        for number, state in enumerate(states):
+            *state, activations = _forward(config, params, *state, layer, window(layer))
+            states[number] = tuple(state)
+            if not remat:
+                kept[number][layer] = activations
+        jax.block_until_ready(states)  # else the next layer would be read into memory as well
+        progress()
+
+    ends = weights.ends(("final_norm", head_name(config)))
+    most_logits = HEAD_LOGITS[remat]
+    heads = [
+        _head(config, objective, ends, *state, item.batch, item.weights_ABJ, item.lengths, most_logits)
+        for state, item in zip(states, work, strict=True)
+    ]
+    jax.block_until_ready(heads)
+    del ends
+    writes = [writes_BWTD for _, writes_BWTD in states]
+    del states, state
+    grads = [head.grads for head in heads]
+    scores = [[None] * config.num_layers for _ in work]
+    for layer, params in zip(layers[::-1], weights.blocks(layers[::-1]), strict=True):
+        for number in range(len(work)):
+            grads[number], scores[number][layer] = _backward(
+                config, params, kept[number][layer], writes[number], grads[number], layer,
+                window(layer),
+            )  # fmt: skip
+            kept[number][layer] = None
+        jax.block_until_ready(grads)
+        progress()
+    return [
+        finish(jnp.stack(scores_LBWX), head, granularity)
+        for scores_LBWX, head in zip(scores, heads, strict=True)
+    ]
+
+
+# One compiled program a shape serves all layers. The stream and the writes are updated in place.
+_start = jax.jit(start, static_argnums=0)
+_forward = jax.jit(forward_step, static_argnums=0, donate_argnums=(2, 3))
+_head = jax.jit(head_step, static_argnums=(0, 1, 7, 8))
+_backward = jax.jit(backward_step, static_argnums=0, donate_argnums=(4,))
