@@ -22,7 +22,7 @@ from converters.errors import CheckpointError
 from converters.hf_config import read_config, to_hf_config
 from converters.hf_weights import open_weights, write_index
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import parameter_axes, parameter_shapes
+from eap_jax.parameters import parameter_axes, parameter_shapes
 
 _SHARD_BYTES = 5 * 10**9
 _WEIGHT_SUFFIXES = (
@@ -32,7 +32,7 @@ _WEIGHT_SUFFIXES = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model in memory: its shape, and parameters in the tree of `transformer.parameter_axes`."""
+    """A model in memory: its shape, and parameters in the tree of `parameters.parameter_axes`."""
 
     config: ModelConfig
     params: dict[str, Any]
@@ -70,7 +70,7 @@ def load_checkpoint(
                 continue
             stack, sharding = params["blocks"], shardings["blocks"][name]
             if name not in stack:
-                stack[name] = _empty(shapes["blocks"][name], tensor.dtype, sharding)
+                stack[name] = _zeros(shapes["blocks"][name], tensor.dtype, sharding)()
             elif stack[name].dtype != tensor.dtype:
                 raise CheckpointError(
                     f"{path}: {name} of layer {layer}: expected dtype {stack[name].dtype} as in "
@@ -222,8 +222,10 @@ def _orbax_groups(path: Path, config: ModelConfig):
         yield layer, orbax.load_block(path, config, layer)
 
 
-def _empty(shape, dtype, sharding):
-    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+@functools.lru_cache(maxsize=64)
+def _zeros(shape, dtype, sharding):
+    """Compiled once a shape: a run loads several checkpoints of one model."""
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
 
 
 @functools.lru_cache(maxsize=64)
