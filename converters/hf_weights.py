@@ -5,6 +5,7 @@ else, `pytorch_model*.bin` through torch with `weights_only=True`.
 """
 
 import json
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -157,11 +158,18 @@ class TorchReader(_Reader):
 
     def _open(self, number: int, shard: Path) -> list[str]:
         try:
-            # Files of torch before 1.6 are no archives, and cannot be mapped.
-            mapped = zipfile.is_zipfile(shard)
-            tensors = self._torch.load(shard, map_location="cpu", weights_only=True, mmap=mapped)
+            with warnings.catch_warnings():  # about the pickle's protocol; it loads or it does not
+                warnings.simplefilter("ignore")
+                # Files of torch before 1.6 are no archives, and cannot be mapped.
+                mapped = zipfile.is_zipfile(shard)
+                tensors = self._torch.load(
+                    shard, map_location="cpu", weights_only=True, mmap=mapped
+                )
         except Exception as error:  # torch raises whatever its unpickler met
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else repr(error)
+            # Its advice, to load the file unguarded, comes before the reason.
+            reason = str(error).split("trusted source.")[-1]
+            reason = reason.split("WeightsUnpickler error:")[-1].strip() or repr(error)
+            reason = reason.splitlines()[0].split(". ")[0]
             raise CheckpointError(f"{shard}: not a loadable weights file: {reason}") from None
         if not isinstance(tensors, dict) or not all(
             isinstance(name, str) and isinstance(tensor, self._torch.Tensor)
