@@ -92,8 +92,9 @@ def test_both_kinds_keep_the_dtype_and_bits(kind, dtype, folders):
     assert {leaf.sharding.num_devices for leaf in jax.tree.leaves(loaded.params)} == {1}
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("kind", ["hf", "orbax"])
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("hf", "bfloat16"), ("hf", "float16"), ("orbax", "bfloat16")]
+)
 def test_both_kinds_are_cast_on_demand(kind, dtype, folders):
     params = folders[1]["float32"]
     loaded = load_checkpoint(folders[0][kind, "float32"], dtype=dtype)
