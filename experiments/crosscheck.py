@@ -69,7 +69,7 @@ def main(_) -> int:
     tolerance = TOLERANCES[f.numerics] if f.tolerance is None else f.tolerance
     agree = error <= tolerance
     verdict = "agree" if agree else "disagree"
-    print(f"relative error {error:.1e}, tolerance {tolerance:.0e}: {verdict}")
+    print(f"relative error {error:.1e}, tolerance {tolerance:g}: {verdict}")
     return 0 if agree else 1
 
 

@@ -35,15 +35,15 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
             print("interrupted", file=sys.stderr)
             return 130
 
-    # app.run prints its own usage for bad flags and exits with 1; the contract asks for 2.
-    try:
-        app.run(guarded, flags_parser=_parse_flags)
-    except flags.Error as error:
-        sys.exit(f"error: {error}")
+    # absl's own parser prints three lines for a bad flag and exits with 1.
+    app.run(guarded, flags_parser=_parse_flags)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
     try:
-        return app.parse_flags_with_usage(argv)
-    except SystemExit as stop:
-        raise SystemExit(2 if stop.code == 1 else stop.code) from None
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except SystemExit:  # --help has printed itself; absl ends it with 1, as if it had failed.
+        raise SystemExit(0) from None

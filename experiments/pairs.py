@@ -126,7 +126,7 @@ def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     if key in PAIRS:
         return dataclasses.replace(PAIRS[key], base=base, rl=rl)
     name = key or f"{Path(base).name}_{Path(rl).name}"
-    if Path(name).name != name:
+    if Path(name).name != name or name in ("", ".."):
         raise InputError(f"pair: expected a plain name, found {name!r}")
     return dataclasses.replace(
         PAIRS["deepseek_math"], key=name, series=name, base=base, rl=rl, method="not stated"

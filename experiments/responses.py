@@ -47,12 +47,18 @@ def read_rows(path: str | Path) -> list[Row]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: no such responses file")
-    rows = []
+    rows, lines = [], {}
     with path.open(encoding="utf-8") as file:
         try:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    rows.append(_parse(line, f"{path}: line {number}"))
+                    place = f"{path}: line {number}"
+                    row = _parse(line, place)
+                    idx = row.fields["idx"]
+                    if idx in lines:
+                        raise InputError(f"{place}: idx {idx!r}: already on line {lines[idx]}")
+                    lines[idx] = number
+                    rows.append(row)
         except UnicodeDecodeError as error:
             raise InputError(f"{path}: expected UTF-8 text: {error}") from None
     if not rows:
@@ -62,6 +68,9 @@ def read_rows(path: str | Path) -> list[Row]:
 
 def row_of(fields: dict[str, Any], place: str = "row") -> Row:
     """A checked row; `place` names it in errors."""
+    idx = fields.get("idx")  # cells and reports name rows by it
+    if type(idx) not in (int, str):
+        raise InputError(f"{place}: idx: expected a number or a name, found {idx!r:.40}")
     return Row(base=_side(fields, "base", place), rl=_side(fields, "rl", place), fields=fields)
 
 
@@ -82,7 +91,7 @@ def check_vocabulary(rows: list[Row], side: Side, vocab_size: int, path: str | P
             largest = max(tokens)
             if largest >= vocab_size:
                 raise InputError(
-                    f"{path}: idx {row.fields.get('idx')}: {side}_{kind}_tokens: expected ids below "
+                    f"{path}: idx {row.fields['idx']}: {side}_{kind}_tokens: expected ids below "
                     f"the vocabulary size {vocab_size}, found {largest}"
                 )
 

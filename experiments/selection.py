@@ -8,6 +8,7 @@ rows, `random.Random(seed).sample` takes N, in its own order.
 """
 
 import dataclasses
+import math
 import random
 
 from experiments.errors import InputError
@@ -39,7 +40,7 @@ class Rule:
     def __post_init__(self):
         if not 0 < self.alpha <= 1:
             raise InputError(f"alpha: expected a number in (0, 1], found {self.alpha}")
-        if not 0 <= self.beta <= self.gamma:
+        if not 0 <= self.beta <= self.gamma < math.inf:
             raise InputError(
                 f"beta and gamma: expected 0 <= beta <= gamma, found {self.beta} and {self.gamma}"
             )

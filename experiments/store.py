@@ -141,6 +141,8 @@ def claim(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
         return
     found = read_json(path)
+    if not isinstance(found, dict):
+        raise InputError(f"{path}: expected settings by name, found {type(found).__name__}")
     if found != settings:
         first = min(key for key in settings | found if settings.get(key) != found.get(key))
         raise InputError(

@@ -118,4 +118,4 @@ def test_a_short_cut_is_computed_over_fewer_places():
 def test_a_text_longer_than_the_limit_is_a_batch_of_its_own():
     batches = pad_into_batches(texts_of([50, 8, 9], [2, 2, 2]), batch_tokens=16)
     assert [padded.indices for padded in batches] == [(0,), (2,), (1,)]
-    assert batches[0].batch.tokens_BT.shape == (1, 50)
+    assert batches[0].batch.tokens_BT.shape == (1, 51)
