@@ -98,9 +98,11 @@ def check_vocabulary(rows: list[Row], side: Side, vocab_size: int, path: str | P
 
 def _parse(line: str, place: str) -> Row:
     try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise InputError(f"{place}: expected a JSON object, found {error}") from None
+        fields = json.loads(line.rstrip("\n"))
+    except json.JSONDecodeError as error:  # its own text would name line 1, of this line
+        raise InputError(
+            f"{place}: expected a JSON object, found at column {error.colno}: {error.msg}"
+        ) from None
     if not isinstance(fields, dict):
         raise InputError(f"{place}: expected a JSON object, found {type(fields).__name__}")
     return row_of(fields, place)
