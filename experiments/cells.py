@@ -4,9 +4,11 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+from converters.stored import StoredWeights
 from experiments import store
+from experiments.numerics import weight_dtype
 from experiments.responses import Row, Side
-from experiments.scoring import score_texts
+from experiments.scoring import score_streamed, score_texts
 from experiments.selection import Rule, Selection, select, truncate
 from experiments.study import OpenStudy, Say
 
@@ -82,15 +84,19 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
         return
     longest = max(cells, key=lambda cell: cell.selection.cut)
     texts = [truncate(row, side, longest.selection.cut) for row in longest.selection.rows]
-    found = score_texts(
-        opened.load(side),
-        texts,
-        cuts=tuple(cell.selection.cut for cell in cells),
-        numerics=opened.study.numerics,
-        batch_tokens=opened.study.batch_tokens,
-        mesh=opened.mesh,
-        description=f"{longest.name}, {side}: attribute",
-    )
+    study = opened.study
+    common = {
+        "cuts": tuple(cell.selection.cut for cell in cells),
+        "numerics": study.numerics,
+        "batch_tokens": study.batch_tokens,
+        "description": f"{longest.name}, {side}: attribute",
+    }
+    if study.stream_bytes is None:
+        found = score_texts(opened.load(side), texts, mesh=opened.mesh, **common)
+    else:
+        dtype = weight_dtype(study.numerics)
+        with StoredWeights(opened.checkpoints[side], dtype=dtype) as weights:
+            found = score_streamed(weights, texts, kept_bytes=study.stream_bytes, **common)
     for cell, scores in zip(cells, found, strict=True):
         store.write_json(
             cell.directory / f"losses_{side}.json",

@@ -4,16 +4,21 @@ import dataclasses
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from converters.loading import Checkpoint
+from converters.stored import StoredWeights
 from eap_jax.attribution import attribute_prefixes
+from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.metrics import column_sum_residual
 from eap_jax.sharding import place_batch
-from experiments.batching import pad_into_batches
-from experiments.numerics import Numerics, finish
+from eap_jax.steps import Attribution
+from eap_jax.streaming import Work, attribute_streamed
+from experiments.batching import PaddedBatch, pad_into_batches
+from experiments.numerics import Numerics, finish, weight_dtype
 from experiments.selection import Text
 
 
@@ -30,6 +35,39 @@ class Scores:
     scores_nWR: np.ndarray
     losses_n: np.ndarray
     health: float
+
+
+class _Collected:
+    """Scores and losses of each cut, filled in batch by batch, with a progress bar over texts."""
+
+    def __init__(self, config: ModelConfig, count: int, cuts: int, description: str):
+        shape = (count, *edge_mask(config.num_layers).shape)
+        self.scores_AnWR = [np.empty(shape, np.float32) for _ in range(cuts)]
+        self.losses_An = [np.empty(count, np.float32) for _ in range(cuts)]
+        self.progress = tqdm(total=count, desc=description, unit="sample")
+        self._begin, self._tokens = time.perf_counter(), 0
+
+    def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
+        rows = list(padded.indices)
+        filled = zip(results, self.scores_AnWR, self.losses_An, strict=True)
+        for found, scores_nWR, losses_n in filled:
+            scores_nWR[rows] = np.asarray(found.scores_BWR)[: len(rows)]
+            losses_n[rows] = np.asarray(found.loss_B)[: len(rows)]
+        self._tokens += padded.tokens
+        self.progress.update(len(rows))
+        rate = self._tokens / (time.perf_counter() - self._begin)
+        self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
+
+    def finish(self, numerics: Numerics) -> list[Scores]:
+        self.progress.close()
+        return [
+            Scores(
+                scores_nWR=finish(scores_nWR, numerics),
+                losses_n=losses_n,
+                health=column_sum_residual(scores_nWR),
+            )
+            for scores_nWR, losses_n in zip(self.scores_AnWR, self.losses_An, strict=True)
+        ]
 
 
 def score_texts(
@@ -57,36 +95,63 @@ def score_texts(
       one `Scores` a cut; they do not depend on `batch_tokens`, the mesh or the other cuts beyond
       rounding.
     """
-    begin = time.perf_counter()
     batches = pad_into_batches(
         texts, batch_tokens=batch_tokens, multiple=mesh.shape["data"], cuts=cuts
     )
-    shape = (len(texts), *edge_mask(checkpoint.config.num_layers).shape)
-    scores_AnWR = [np.empty(shape, np.float32) for _ in cuts or (0,)]
-    losses_An = [np.empty(len(texts), np.float32) for _ in scores_AnWR]
-    tokens = 0
-    with tqdm(total=len(texts), desc=description, unit="sample") as progress:
-        for padded in batches:
-            batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
-            results = attribute_prefixes(
-                checkpoint.params,
-                batch,
-                weights_ABJ,
-                lengths=padded.lengths,
-                config=checkpoint.config,
-            )
-            rows = list(padded.indices)
-            for found, scores_nWR, losses_n in zip(results, scores_AnWR, losses_An, strict=True):
-                scores_nWR[rows] = np.asarray(found.scores_BWR)[: len(rows)]
-                losses_n[rows] = np.asarray(found.loss_B)[: len(rows)]
-            tokens += padded.tokens
-            progress.update(len(rows))
-            progress.set_postfix_str(f"{tokens / (time.perf_counter() - begin):.0f} tokens/s")
-    return [
-        Scores(
-            scores_nWR=finish(scores_nWR, numerics),
-            losses_n=losses_n,
-            health=column_sum_residual(scores_nWR),
+    collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description)
+    for padded in batches:
+        batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
+        results = attribute_prefixes(
+            checkpoint.params,
+            batch,
+            weights_ABJ,
+            lengths=padded.lengths,
+            config=checkpoint.config,
         )
-        for scores_nWR, losses_n in zip(scores_AnWR, losses_An, strict=True)
-    ]
+        collected.add(padded, results)
+    return collected.finish(numerics)
+
+
+def score_streamed(
+    weights: StoredWeights,
+    texts: list[Text],
+    *,
+    cuts: tuple[int, ...] = (),
+    numerics: Numerics,
+    batch_tokens: int,
+    kept_bytes: int,
+    description: str = "attribute",
+) -> list[Scores]:
+    """The same as `score_texts`, reading the weights layer by layer.
+
+    Args:
+      weights: the model on disk.
+      texts, cuts, numerics, batch_tokens, description: see `score_texts`.
+      kept_bytes: memory for what stays between the layers. As many batches share each reading of
+        the weights as fit in it; activations are kept where all batches fit with them, else
+        computed twice.
+
+    Returns:
+      see `score_texts`.
+    """
+    config = weights.config
+    batches = pad_into_batches(texts, batch_tokens=batch_tokens, cuts=cuts)
+    collected = _Collected(config, len(texts), len(cuts) or 1, description)
+    itemsize = jnp.dtype(weight_dtype(numerics)).itemsize
+    tokens = max(padded.batch.tokens_BT.size for padded in batches)
+    writes = (1 + 2 * config.num_layers) * config.d_model * tokens * itemsize
+    widths = config.d_model + (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    activations = config.num_layers * (widths + 2 * config.d_ff) * tokens * itemsize
+    remat = len(batches) * (writes + activations) > kept_bytes
+    together = max(1, kept_bytes // (writes if remat else writes + activations))
+    for first in range(0, len(batches), together):
+        part = batches[first : first + together]
+        work = [Work(batch=p.batch, weights_ABJ=p.weights_ABJ, lengths=p.lengths) for p in part]
+        steps = tqdm(total=2 * config.num_layers, desc="layers there and back", leave=False)
+        with steps:
+            found = attribute_streamed(
+                weights, work, config=config, remat=remat, progress=steps.update
+            )
+        for padded, results in zip(part, found, strict=True):
+            collected.add(padded, results)
+    return collected.finish(numerics)

@@ -60,6 +60,8 @@ class Study:
       imported: each side's answers by another program, instead of generation, or None.
       numerics, mesh, batch_tokens: see numerics.py, sharding.py and batching.py.
       batch_answers: answers decoded together.
+      stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
+        the layers; None: the whole model is in memory.
       command: what the user typed, for the manifest.
     """
 
@@ -74,6 +76,7 @@ class Study:
     mesh: str = ""
     batch_tokens: int = 2048
     batch_answers: int = 64
+    stream_bytes: int | None = None
     command: str = ""
 
     @property

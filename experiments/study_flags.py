@@ -34,6 +34,11 @@ def define_flags() -> None:
     flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
     flags.DEFINE_string("mesh", "", "Devices, such as data:2 or data:2,model:2.")
     flags.DEFINE_integer("batch_tokens", 4096, "Tokens that go through the model at once.", 1)
+    flags.DEFINE_enum(
+        "memory", "fit", ["fit", "stream"],
+        "fit: the model is in memory. stream: score layer by layer, weights read as they are needed.",
+    )  # fmt: skip
+    flags.DEFINE_float("stream_gib", 2.0, "GiB kept between layers with --memory=stream.", 0)
     flags.DEFINE_integer("batch_answers", 128, "Answers decoded together.", lower_bound=1)
 
 
@@ -71,6 +76,8 @@ def studies(
     unknown = sorted(set(datasets or ()) - set(DATASETS))
     if unknown and not (questions and questions["file"]) and not f.data_dir and not responses:
         raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
+    if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
+        raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
     # Only the CPU can be divided into as many devices as the mesh asks for.
     jax.config.update("jax_num_cpu_devices", max(1, sizes["data"] * sizes["model"]))
     source = QuestionSource(
@@ -92,6 +99,7 @@ def studies(
             mesh=f.mesh,
             batch_tokens=f.batch_tokens,
             batch_answers=f.batch_answers,
+            stream_bytes=int(f.stream_gib * 2**30) if f.memory == "stream" else None,
             command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
         )
         for pair in pairs

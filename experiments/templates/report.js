@@ -1,0 +1,134 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const byId = (id) => document.getElementById(id);
+  const canvas = byId("matrix"), context = canvas.getContext("2d"), info = byId("edge");
+  const picker = byId("cell"), filter = byId("filter"), body = byId("edges").tBodies[0];
+  const shown = 200;
+  let cell, edges, at, show = "difference", sort = "difference", downwards = true, chosen = null, size = 10;
+
+  // An edge exists iff its writer comes before its reader; edges are stored row by row.
+  const sees = (layers, reader) =>
+    reader === 4 * layers ? 1 + 2 * layers : 2 * Math.floor(reader / 4) + (reader % 4 === 3 ? 2 : 1);
+  const text = (value) => (value === 0 ? "0" : Math.abs(value) < 0.01 || Math.abs(value) >= 1000
+    ? value.toExponential(2) : value.toPrecision(3));
+  const signed = (value) => (value > 0 ? "+" : "") + text(value);
+
+  function open(index) {
+    cell = data.cells[index];
+    const names = data.names[cell.layers];
+    edges = []; at = names.writers.map(() => []);
+    for (let w = 0; w < names.writers.length; w++) {
+      for (let r = 0; r < names.readers.length; r++) {
+        if (w >= sees(cell.layers, r)) continue;
+        const n = edges.length, scale = (list) => (list ? list[n] * cell.unit : null);
+        const base = scale(cell.base), rl = scale(cell.rl);
+        edges.push({ w, r, writer: names.writers[w], reader: names.readers[r], base, rl,
+          difference: rl - base, low: scale(cell.low), high: scale(cell.high) });
+        at[w][r] = edges[n];
+      }
+    }
+    for (const key of ["base", "rl", "difference"]) {
+      cell["max_" + key] = edges.reduce((most, e) => Math.max(most, Math.abs(e[key])), 0) || 1;
+    }
+    cell.max_base = cell.max_rl = Math.max(cell.max_base, cell.max_rl);
+    chosen = null; info.textContent = "No edge chosen.";
+    draw(); list();
+  }
+
+  // Blue to white to vermilion for scores, purple to white to orange for differences; safe for
+  // colour-blind readers. Logarithmic from a thousandth of the largest value on.
+  function colour(value, key) {
+    const share = Math.log1p((1000 * Math.abs(value)) / cell["max_" + key]) / Math.log1p(1000);
+    const ends = key === "difference" ? [[84, 39, 136], [179, 88, 6]] : [[0, 90, 160], [190, 50, 20]];
+    const end = ends[value < 0 ? 0 : 1];
+    return `rgb(${end.map((c) => Math.round(255 + (c - 255) * share)).join()})`;
+  }
+
+  function draw() {
+    const rows = at.length, columns = 4 * cell.layers + 1;
+    const room = Math.max(280, canvas.parentElement.clientWidth);
+    size = Math.max(5, Math.min(26, Math.floor(room / columns)));
+    const ratio = window.devicePixelRatio || 1;
+    canvas.width = columns * size * ratio; canvas.height = rows * size * ratio;
+    canvas.style.width = columns * size + "px"; canvas.style.height = rows * size + "px";
+    context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    context.fillStyle = "#9aa3ad"; context.fillRect(0, 0, columns * size, rows * size);
+    const gap = size > 8 ? 1 : 0;
+    for (const e of edges) {
+      context.fillStyle = colour(e[show], show);
+      context.fillRect(e.r * size, e.w * size, size - gap, size - gap);
+    }
+    if (chosen) {
+      context.lineWidth = 2; context.strokeStyle = "#000";
+      context.strokeRect(chosen.r * size - 1, chosen.w * size - 1, size + 1, size + 1);
+    }
+    for (const button of document.querySelectorAll("[data-show]")) {
+      button.setAttribute("aria-pressed", String(button.dataset.show === show));
+    }
+  }
+
+  function interval(e) { return e.low === null ? "not measured" : `${signed(e.low)} to ${signed(e.high)}`; }
+
+  function choose(e) {
+    if (!e) return;
+    chosen = e; draw();
+    info.textContent = `${e.writer} \u2192 ${e.reader}: base ${text(e.base)}, rl ${text(e.rl)}, ` +
+      `difference ${signed(e.difference)} (95 % interval ${interval(e)})`;
+  }
+
+  function list() {
+    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
+    const found = edges.filter((e) => words.every((word) =>
+      e.writer.toLowerCase().includes(word) || e.reader.toLowerCase().includes(word)));
+    const value = { writer: (e) => e.w, reader: (e) => e.r }[sort] || ((e) => Math.abs(e[sort]));
+    found.sort((a, b) => (downwards ? value(b) - value(a) : value(a) - value(b)));
+    byId("count").textContent = `${found.length} edges` + (found.length > shown ? `, first ${shown} shown` : "");
+    body.replaceChildren(...found.slice(0, shown).map((e) => {
+      const row = document.createElement("tr");
+      for (const part of [e.writer, e.reader, text(e.base), text(e.rl), signed(e.difference), interval(e)]) {
+        row.appendChild(document.createElement("td")).textContent = part;
+      }
+      row.addEventListener("click", () => choose(e));
+      return row;
+    }));
+    for (const button of document.querySelectorAll("[data-sort]")) {
+      const order = button.dataset.sort !== sort ? "none" : downwards ? "descending" : "ascending";
+      button.parentElement.setAttribute("aria-sort", order);
+    }
+  }
+
+  function under(event) {
+    const box = canvas.getBoundingClientRect();
+    const row = at[Math.floor((event.clientY - box.top) / size)];
+    return row && row[Math.floor((event.clientX - box.left) / size)];
+  }
+
+  data.cells.forEach((c, index) => picker.add(new Option(c.name, index)));
+  picker.addEventListener("change", () => open(Number(picker.value)));
+  filter.addEventListener("input", list);
+  canvas.addEventListener("mousemove", (event) => choose(under(event)));
+  canvas.addEventListener("click", (event) => choose(under(event)));
+  canvas.addEventListener("focus", () => { if (!chosen) choose(edges[0]); });
+  canvas.addEventListener("keydown", (event) => {
+    const step = { ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0] }[event.key];
+    if (!step || !chosen) return;
+    event.preventDefault();
+    for (let w = chosen.w + step[0], r = chosen.r + step[1];
+      w >= 0 && w < at.length && r >= 0 && r <= 4 * cell.layers; w += step[0], r += step[1]) {
+      if (at[w][r]) { choose(at[w][r]); return; }
+    }
+  });
+  for (const button of document.querySelectorAll("[data-show]")) {
+    button.addEventListener("click", () => { show = button.dataset.show; draw(); });
+  }
+  for (const button of document.querySelectorAll("[data-sort]")) {
+    button.addEventListener("click", () => {
+      downwards = button.dataset.sort === sort ? !downwards : true;
+      sort = button.dataset.sort; list();
+    });
+  }
+  let drawn = window.innerWidth;
+  window.addEventListener("resize", () => { if (window.innerWidth !== drawn) { drawn = window.innerWidth; draw(); } });
+  open(0);
+})();

@@ -1,0 +1,67 @@
+"""The bench compares equals: its PyTorch programs compute what ours compute."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+import toys
+
+from eap_jax.attribution import attribute
+from eap_jax.generation import Sampling, generate
+from eap_jax.graph import edge_mask
+from eap_jax.transformer import init_parameters
+from experiments import bench, bench_stream
+from experiments.bench_programs import Preset, _llama, random_batch
+
+TINY = Preset(config=_llama(3, 32, 64, 4, 96), rows=3, length=20, targets=6)
+
+
+@pytest.fixture(scope="module")
+def params():
+    return init_parameters(TINY.config, jax.random.key(0))
+
+
+def test_lean_torch_program_scores_the_same_edges(torch, params):
+    from experiments import bench_torch
+
+    batch = random_batch(TINY)
+    program = bench_torch.EdgeScores(bench_torch.torch_model(TINY.config, params))
+    found = program(batch) * edge_mask(3)
+    expected = attribute(params, batch, config=TINY.config).scores_BWR
+    assert toys.relative(found, expected) <= 1e-5
+
+
+def test_transformers_decodes_the_same_tokens(torch, params):
+    from experiments import bench_torch
+
+    prompts = np.asarray(random_batch(TINY).tokens_BT)
+    found = bench_torch.generate(bench_torch.torch_model(TINY.config, params), prompts, 12)
+    ours = generate(
+        params, prompts.tolist(), config=TINY.config,
+        sampling=Sampling(max_new_tokens=12, stop_tokens=()),
+    )  # fmt: skip
+    assert found.tolist() == [list(answer) for answer in ours]
+
+
+def test_figures_are_complete_and_consistent():
+    figures = bench.bench(TINY, repeats=1, compiles=1)
+    assert figures["tokens"] == 60
+    assert figures["attribution_tokens_per_second"] == pytest.approx(
+        60 / figures["attribution_seconds"]
+    )
+    bound = 4 * TINY.config.num_parameters * 60 / (figures["matmul_gflops"] * 1e9)
+    assert figures["fraction_of_matmul_bound"] == pytest.approx(
+        bound / figures["attribution_seconds"]
+    )
+    assert figures["stacked_writes_bytes"] == 7 * 60 * 32 * 4
+    json.dumps(figures)
+
+
+def test_random_checkpoint_streams_from_both_kinds_of_files(tmp_path):
+    bench_stream.write_random_checkpoint(tmp_path / "hf", TINY.config)
+    figures = bench_stream.stream_once(tmp_path / "hf", random_batch(TINY))
+    assert figures["finite"] == 1.0
+    assert figures["streamed_over_bound"] == pytest.approx(
+        figures["streamed_seconds"] / figures["bound_seconds"]
+    )
