@@ -12,6 +12,7 @@ import io
 import json
 import os
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -91,9 +92,13 @@ def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # numpy leaves a file open that it opened itself and cannot read.
+        with path.open("rb") as file:
+            arrays = np.load(file, allow_pickle=False)
+            if isinstance(arrays, np.ndarray):
+                raise ValueError("one array")
             found = {name: arrays[name] for name in arrays.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected an npz file of arrays, found {error}") from None
     for key in keys:
         if key not in found:
@@ -116,7 +121,9 @@ def read_results(path: str | Path) -> np.ndarray:
             )
         if not np.isfinite(array).all():
             place = tuple(int(i) for i in np.argwhere(~np.isfinite(array))[0])
-            raise InputError(f"{path}: {key}: expected finite numbers, found {array[place]} at {place}")
+            raise InputError(
+                f"{path}: {key}: expected finite numbers, found {array[place]} at {place}"
+            )
     all_scores = found["all_scores"]
     if not len(all_scores) or found["scores"].shape != all_scores.shape[1:]:
         raise InputError(
