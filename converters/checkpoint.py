@@ -8,6 +8,7 @@ One checkpoint a layer lets conversion, restoring and layer-by-layer attribution
 memory. Training states are single Orbax trees.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -43,24 +44,31 @@ def save_tree(path: str | Path, tree: Any) -> None:
     """
     if Path(path).exists():
         raise CheckpointError(f"{path}: exists already")
-    ocp.save(Path(path).absolute(), tree)
+    with _context():
+        ocp.save(Path(path).absolute(), tree)
 
 
-def load_tree(path: str | Path, like: Any) -> Any:
-    """Restore a tree.
+def load_tree(path: str | Path, like: Any, *, partial: bool = False) -> Any:
+    """Restore a tree, or a part of its leaves.
 
     Args:
       path: a checkpoint written by `save_tree`.
       like: a tree of arrays or ShapeDtypeStructs with the expected structure, shapes and dtypes;
         a ShapeDtypeStruct's sharding says where the leaf is put.
+      partial: `like` may lack leaves, which are then not read.
 
     Raises:
       CheckpointError: the checkpoint is not readable or does not have that structure.
     """
     abstract = jax.tree.map(_abstract, like)
-    _check_leaves(path, _saved_leaves(path), abstract)
+    saved = dict(_flat(_saved_leaves(path)))
+    if partial:
+        wanted = dict(_flat(abstract))
+        saved = {name: leaf for name, leaf in saved.items() if name in wanted}
+    _check_leaves(path, saved, abstract)
     try:
-        loaded = ocp.load(Path(path).absolute(), abstract)
+        with _context(partial):
+            loaded = ocp.load(Path(path).absolute(), abstract)
     except Exception as error:  # Orbax raises a bare Exception for an array it cannot read
         raise _unreadable(path, error) from None
     _check_leaves(path, loaded, abstract)  # 64 bits become 32 where jax has them switched off
@@ -83,9 +91,12 @@ def check_layers(directory: str | Path, config: ModelConfig) -> None:
         )
 
 
-def load_ends(directory: str | Path, config: ModelConfig, shardings=None) -> dict[str, Any]:
-    """Parameters outside the blocks: numpy, or jax arrays where `shardings` say so."""
-    return _load_group(ends_path(directory), end_axes(config), config, shardings)
+def load_ends(
+    directory: str | Path, config: ModelConfig, shardings=None, names: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """Parameters outside the blocks, all or those named: numpy, or jax arrays where `shardings`
+    say so."""
+    return _load_group(ends_path(directory), end_axes(config), config, shardings, names)
 
 
 def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings=None):
@@ -93,19 +104,29 @@ def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings
     return _load_group(block_path(directory, layer), block_axes(config), config, shardings)
 
 
-def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
+def _load_group(
+    path: Path, axes: dict[str, str], config: ModelConfig, shardings, names=None
+) -> dict[str, Any]:
     sizes = axis_sizes(config)
     saved = _saved_leaves(path)
     if set(saved) != set(axes):
         raise CheckpointError(f"{path}: expected tensors {sorted(axes)}, found {sorted(saved)}")
     like = {}
-    for name, letters in axes.items():
-        shape, dtype = tuple(sizes[c] for c in letters), saved[name].dtype
+    for name in names or axes:
+        shape, dtype = tuple(sizes[c] for c in axes[name]), saved[name].dtype
         # Orbax casts silently to whatever dtype is asked for, so the saved one is asked for.
         sharding = None if shardings is None else shardings[name]
         like[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-    loaded = load_tree(path, like)
+    loaded = load_tree(path, like, partial=names is not None)
     return loaded if shardings is not None else {n: np.asarray(leaf) for n, leaf in loaded.items()}
+
+
+def _context(partial: bool = False) -> ocp.Context:
+    """Orbax's settings: weights hardly compress, and without it they are written twice as fast."""
+    context = ocp.Context()
+    context.array.saving.use_compression = False
+    context.pytree.loading.partial_load = partial
+    return context
 
 
 def _saved_leaves(path: str | Path) -> dict[str, Any]:
@@ -129,8 +150,7 @@ def _abstract(leaf) -> jax.ShapeDtypeStruct:
 
 
 def _check_leaves(path, saved, expected) -> None:
-    found = dict(_flat(saved))
-    wanted = dict(_flat(expected))
+    found, wanted = dict(_flat(saved)), dict(_flat(expected))
     if set(found) != set(wanted):
         odd = sorted(set(found) ^ set(wanted))
         raise CheckpointError(f"{path}: leaves differ from what was expected: {', '.join(odd[:3])}")

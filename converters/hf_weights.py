@@ -5,6 +5,7 @@ else, `pytorch_model*.bin` through torch with `weights_only=True`.
 """
 
 import json
+import math
 import warnings
 import zipfile
 from pathlib import Path
@@ -104,10 +105,14 @@ class _Reader:
 
 
 class SafetensorsReader(_Reader):
-    """Reads tensors from memory-mapped safetensors files."""
+    """Reads tensors from safetensors files.
+
+    The library checks each file's header against its size; the bytes are then read, not mapped: the
+    pages of a mapped file stay in memory, and a 7B model would fill a small machine.
+    """
 
     def __init__(self, shards, weight_map):
-        self._opened = []
+        self._opened, self._offsets = [], []
         super().__init__(shards, weight_map)
 
     def _open(self, number: int, shard: Path) -> list[str]:
@@ -116,6 +121,11 @@ class SafetensorsReader(_Reader):
         except (safetensors.SafetensorError, OSError) as error:
             raise CheckpointError(f"{shard}: not a whole safetensors file: {error}") from None
         self._opened.append(handle)
+        with shard.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(length))
+        header.pop("__metadata__", None)
+        self._offsets.append({n: 8 + length + part["data_offsets"][0] for n, part in header.items()})
         return list(handle.keys())
 
     def shape(self, name: str) -> tuple[int, ...]:
@@ -137,8 +147,19 @@ class SafetensorsReader(_Reader):
         return DTYPES[code]
 
     def read(self, name: str) -> np.ndarray:
-        """One tensor."""
-        return self._opened[self._place[name]].get_tensor(name)
+        """One tensor.
+
+        Raises:
+          CheckpointError: the file ends early.
+        """
+        shape, offset = self.shape(name), self._offsets[self._place[name]][name]
+        count = math.prod(shape)
+        tensor = np.fromfile(self.file_of(name), self.dtype(name), count=count, offset=offset)
+        if tensor.size != count:
+            raise CheckpointError(
+                f"{self.file_of(name)}: tensor {name}: expected {count} numbers, found {tensor.size}"
+            )
+        return tensor.reshape(shape)
 
 
 class TorchReader(_Reader):

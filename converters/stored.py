@@ -4,10 +4,9 @@ import collections
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
 
 from converters import checkpoint as orbax
 from converters import mapping
@@ -51,7 +50,7 @@ class StoredWeights:
         if self._reader is not None:
             self._reader.__exit__(*problem)
 
-    def blocks(self, layers: Sequence[int]) -> Iterator[dict[str, np.ndarray]]:
+    def blocks(self, layers: Sequence[int]) -> Iterator[dict[str, jax.Array]]:
         """Each layer's parameters in this order."""
         following = self._thread.submit(self._block, layers[0])
         for position in range(len(layers)):
@@ -61,22 +60,23 @@ class StoredWeights:
             yield block
             del block  # before the one after next is read
 
-    def ends(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def ends(self, names: Sequence[str]) -> dict[str, jax.Array]:
         """The named parameters outside the blocks."""
         return self._read(None, names)
 
-    def _block(self, layer: int) -> dict[str, np.ndarray]:
+    def _block(self, layer: int) -> dict[str, jax.Array]:
         return self._read(layer, tuple(block_axes(self.config)))
 
-    def _read(self, layer: int | None, names: Sequence[str]) -> dict[str, Any]:
+    def _read(self, layer: int | None, names: Sequence[str]) -> dict[str, jax.Array]:
         if self._reader is not None:
             entries = self._entries[layer]
             found = {name: mapping.read_entry(entries[name], self._reader) for name in names}
         elif layer is None:
-            everything = orbax.load_ends(self.path, self.config)
-            found = {name: everything[name] for name in names}
+            found = orbax.load_ends(self.path, self.config, names=names)
         else:
             found = orbax.load_block(self.path, self.config, layer)
-        if self._dtype is None:
-            return found
-        return {name: tensor.astype(self._dtype) for name, tensor in found.items()}
+        placed = {}
+        for name in names:  # one tensor at a time is in memory in both dtypes
+            tensor = jax.device_put(found.pop(name))
+            placed[name] = tensor if self._dtype is None else tensor.astype(self._dtype)
+        return jax.block_until_ready(placed)

@@ -2,7 +2,7 @@
 
 The same steps as attribution.py, in a loop over layers that are read when they are needed. Many
 batches pass through a layer while it is in memory, so reading is paid once for all of them. What
-stays in memory is the writes of all batches and, unless `remat`, their activations.
+stays in memory is the writes of all batches and the activations of `keep_layers` layers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -53,7 +53,7 @@ def attribute_streamed(
     config: ModelConfig,
     objective: Objective = self_entropy,
     granularity: Granularity = "qkv",
-    remat: bool = False,
+    keep_layers: int | None = None,
     progress: Callable[[], object] = lambda: None,
 ) -> list[tuple[Attribution, ...]]:
     """Scores of all edges for several batches.
@@ -61,7 +61,9 @@ def attribute_streamed(
     Args:
       weights: gives the parameters; every layer is asked for twice, in the forward order and back.
       work: the batches.
-      config, objective, granularity, remat: see `attribution.attribute`.
+      config, objective, granularity: see `attribution.attribute`.
+      keep_layers: keep the activations of so many layers, the last ones, and compute those of the
+        others again on the way back; None: keep all.
       progress: called after each of the 2 L steps through a layer.
 
     Returns:
@@ -73,6 +75,7 @@ def attribute_streamed(
     kept = [[None] * config.num_layers for _ in work]
     window_of = windows(config)
     layers = range(config.num_layers)
+    first_kept = 0 if keep_layers is None else config.num_layers - keep_layers
 
     def window(layer: int):
         return None if window_of is None else window_of[layer]
@@ -81,13 +84,14 @@ def attribute_streamed(
         for number, state in enumerate(states):
             *state, activations = _forward(config, params, *state, layer, window(layer))
             states[number] = tuple(state)
-            if not remat:
+            if layer >= first_kept:
                 kept[number][layer] = activations
+            del activations
         jax.block_until_ready(states)  # else the next layer would be read into memory as well
         progress()
 
     ends = weights.ends(("final_norm", head_name(config)))
-    most_logits = HEAD_LOGITS[remat]
+    most_logits = HEAD_LOGITS[first_kept > 0]
     heads = [
         _head(config, objective, ends, *state, item.batch, item.weights_ABJ, item.lengths, most_logits)
         for state, item in zip(states, work, strict=True)

@@ -85,9 +85,13 @@ def matmul_rate(config: ModelConfig, tokens: int) -> float:
     return 2 * tokens * config.d_model * config.d_ff / float(np.median(seconds))
 
 
-def stream_once(directory: Path, batch: Batch) -> dict[str, float]:
-    """Attribute one batch from disk; seconds, and the machine's matmul rate before and after."""
-    with StoredWeights(directory) as weights:
+def stream_once(directory: Path, batch: Batch, keep_layers: int = 20) -> dict[str, float]:
+    """Attribute one batch from disk; seconds, and the machine's matmul rate before and after.
+
+    Weights are cast to float32 as they are read: XLA's products on a CPU would do it themselves,
+    once a product, and the head's copy would take 5 GB. The rate is that of the stored bfloat16.
+    """
+    with StoredWeights(directory, dtype="float32") as weights:
         config, tokens = weights.config, batch.tokens_BT.size
         rates = [matmul_rate(config, tokens)]
         begin = time.perf_counter()
@@ -101,6 +105,7 @@ def stream_once(directory: Path, batch: Batch) -> dict[str, float]:
                 )
             ],
             config=config,
+            keep_layers=min(keep_layers, config.num_layers),
         )
         scores_BWR = np.asarray(found.scores_BWR)
         seconds = time.perf_counter() - begin

@@ -128,8 +128,8 @@ def score_streamed(
       weights: the model on disk.
       texts, cuts, numerics, batch_tokens, description: see `score_texts`.
       kept_bytes: memory for what stays between the layers. As many batches share each reading of
-        the weights as fit in it; activations are kept where all batches fit with them, else
-        computed twice.
+        the weights as fit in it; what is left keeps activations, so that fewer layers are computed
+        twice.
 
     Returns:
       see `score_texts`.
@@ -141,16 +141,17 @@ def score_streamed(
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = (1 + 2 * config.num_layers) * config.d_model * tokens * itemsize
     widths = config.d_model + (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    activations = config.num_layers * (widths + 2 * config.d_ff) * tokens * itemsize
-    remat = len(batches) * (writes + activations) > kept_bytes
-    together = max(1, kept_bytes // (writes if remat else writes + activations))
+    activations = (widths + 2 * config.d_ff) * tokens * itemsize  # of one layer
+    together = max(1, min(len(batches), kept_bytes // writes))
+    room = kept_bytes - together * writes
+    keep_layers = min(config.num_layers, max(0, room // (together * activations)))
     for first in range(0, len(batches), together):
         part = batches[first : first + together]
         work = [Work(batch=p.batch, weights_ABJ=p.weights_ABJ, lengths=p.lengths) for p in part]
         steps = tqdm(total=2 * config.num_layers, desc="layers there and back", leave=False)
         with steps:
             found = attribute_streamed(
-                weights, work, config=config, remat=remat, progress=steps.update
+                weights, work, config=config, keep_layers=keep_layers, progress=steps.update
             )
         for padded, results in zip(part, found, strict=True):
             collected.add(padded, results)

@@ -37,9 +37,9 @@ def batches(config):
     return pad_into_batches(texts, batch_tokens=48, cuts=CUTS)
 
 
-@pytest.mark.parametrize("remat", [False, True])
+@pytest.mark.parametrize("keep_layers", [None, 1, 0])
 @pytest.mark.parametrize("name", ["window 5 above the first layer", "window 7, tied head"])
-def test_streamed_scores_equal_those_in_memory(name, remat):
+def test_streamed_scores_equal_those_in_memory(name, keep_layers):
     config = toys.ZOO[name].config
     params = toys.random_params(config)
     padded = batches(config)
@@ -49,7 +49,7 @@ def test_streamed_scores_equal_those_in_memory(name, remat):
         stored,
         [Work(batch=p.batch, weights_ABJ=p.weights_ABJ, lengths=p.lengths) for p in padded],
         config=config,
-        remat=remat,
+        keep_layers=keep_layers,
     )
     for item, results in zip(padded, found, strict=True):
         expected = attribute_prefixes(
