@@ -43,13 +43,14 @@ def running_sum_differences(scores_nWR: np.ndarray) -> np.ndarray:
       scores_nWR: scores in the order in which the program met the samples.
 
     Returns:
-      float32 [n, W, R]; the sum of all steps is the last running sum, exactly.
+      float32 [n, W, R] of bfloat16 values, as all entries of the paper's files are.
     """
     total = np.zeros(scores_nWR.shape[1:], ml_dtypes.bfloat16)
     steps = np.empty(scores_nWR.shape, np.float32)
     for number, scores_WR in enumerate(scores_nWR.astype(ml_dtypes.bfloat16)):
         # bfloat16 + bfloat16 rounds once, to bfloat16.
         grown = (total.astype(np.float32) + scores_WR.astype(np.float32)).astype(ml_dtypes.bfloat16)
-        steps[number] = grown.astype(np.float32) - total.astype(np.float32)
+        step = grown.astype(np.float32) - total.astype(np.float32)
+        steps[number] = step.astype(ml_dtypes.bfloat16)
         total = grown
     return steps
