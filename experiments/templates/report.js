@@ -4,7 +4,7 @@
   const byId = (id) => document.getElementById(id);
   const canvas = byId("matrix"), context = canvas.getContext("2d"), info = byId("edge");
   const picker = byId("cell"), filter = byId("filter"), body = byId("edges").tBodies[0];
-  const shown = 200;
+  const shown = 200, left = 40, top = 46;  // room for the names of writers and readers
   let cell, edges, at, show = "difference", sort = "difference", downwards = true, chosen = null, size = 10;
 
   // An edge exists iff its writer comes before its reader; edges are stored row by row.
@@ -47,12 +47,15 @@
 
   function draw() {
     const rows = at.length, columns = 4 * cell.layers + 1;
-    const room = Math.max(280, canvas.parentElement.clientWidth);
+    const room = Math.max(280, canvas.parentElement.clientWidth) - left;
     size = Math.max(5, Math.min(26, Math.floor(room / columns)));
     const ratio = window.devicePixelRatio || 1;
-    canvas.width = columns * size * ratio; canvas.height = rows * size * ratio;
-    canvas.style.width = columns * size + "px"; canvas.style.height = rows * size + "px";
+    const width = left + columns * size, height = top + rows * size;
+    canvas.width = width * ratio; canvas.height = height * ratio;
+    canvas.style.width = width + "px"; canvas.style.height = height + "px";
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
+    names(rows, columns);
+    context.setTransform(ratio, 0, 0, ratio, left * ratio, top * ratio);
     context.fillStyle = "#9aa3ad"; context.fillRect(0, 0, columns * size, rows * size);
     const gap = size > 8 ? 1 : 0;
     for (const e of edges) {
@@ -65,6 +68,24 @@
     }
     for (const button of document.querySelectorAll("[data-show]")) {
       button.setAttribute("aria-pressed", String(button.dataset.show === show));
+    }
+  }
+
+  // As many names as fit: every writer on the left, every reader on top where there is room.
+  function names(rows, columns) {
+    const all = data.names[cell.layers];
+    context.clearRect(0, 0, canvas.width, canvas.height);
+    context.fillStyle = getComputedStyle(document.body).color;
+    context.font = "11px system-ui, sans-serif"; context.textBaseline = "middle";
+    const step = Math.max(1, Math.ceil(12 / size));
+    context.textAlign = "right";
+    for (let w = 0; w < rows; w += step) context.fillText(all.writers[w], left - 4, top + (w + 0.5) * size);
+    context.textAlign = "left";
+    for (let r = 0; r < columns; r += step) {
+      context.save();
+      context.translate(left + (r + 0.5) * size, top - 4); context.rotate(-Math.PI / 2);
+      context.fillText(all.readers[r], 0, 0);
+      context.restore();
     }
   }
 
@@ -100,8 +121,8 @@
 
   function under(event) {
     const box = canvas.getBoundingClientRect();
-    const row = at[Math.floor((event.clientY - box.top) / size)];
-    return row && row[Math.floor((event.clientX - box.left) / size)];
+    const row = at[Math.floor((event.clientY - box.top - top) / size)];
+    return row && row[Math.floor((event.clientX - box.left - left) / size)];
   }
 
   data.cells.forEach((c, index) => picker.add(new Option(c.name, index)));
