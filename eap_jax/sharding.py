@@ -78,7 +78,11 @@ def place_batch(batch, mesh: Mesh):
         rows, ways = leaf.shape[0], mesh.shape["data"]
         if rows % ways:
             raise ValueError(f"batch: expected a multiple of {ways} rows, found {rows}")
-        return jax.device_put(leaf, NamedSharding(mesh, PartitionSpec("data")))
+        sharding = NamedSharding(mesh, PartitionSpec("data"))
+        if sharding.is_fully_addressable:
+            return jax.device_put(leaf, sharding)
+        # Of several processes, each puts the rows of its own devices.
+        return jax.make_array_from_callback(leaf.shape, sharding, lambda rows: np.asarray(leaf)[rows])
 
     return jax.tree.map(place, batch)
 

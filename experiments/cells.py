@@ -6,6 +6,7 @@ from typing import Any
 
 from converters.stored import StoredWeights
 from experiments import store
+from experiments.distributed import agreed
 from experiments.numerics import weight_dtype
 from experiments.responses import Row, Side
 from experiments.scoring import score_streamed, score_texts
@@ -79,7 +80,7 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
       cells: of one group, so their texts are prefixes of one another and share the forward pass.
       side: whose model and texts.
     """
-    cells = [cell for cell in cells if not is_scored(opened, cell, side)]
+    cells = [cell for cell in cells if not agreed(is_scored(opened, cell, side))]
     if not cells:
         return
     longest = max(cells, key=lambda cell: cell.selection.cut)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import jax
 from filelock import FileLock, Timeout
 
 from converters.errors import CheckpointError
@@ -89,7 +90,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         _share(groups(cells), lock, score)
 
     scored = [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
-    if scored:
+    if scored and jax.process_index() == 0:
         with _lock(study, "report"):
             for cell in scored:
                 sides = measures.measure(opened, cell)["sides"]

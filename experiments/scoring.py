@@ -18,6 +18,7 @@ from eap_jax.sharding import place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.batching import PaddedBatch, pad_into_batches
+from experiments.distributed import gathered
 from experiments.numerics import Numerics, finish, weight_dtype
 from experiments.selection import Text
 
@@ -51,8 +52,8 @@ class _Collected:
         rows = list(padded.indices)
         filled = zip(results, self.scores_AnWR, self.losses_An, strict=True)
         for found, scores_nWR, losses_n in filled:
-            scores_nWR[rows] = np.asarray(found.scores_BWR)[: len(rows)]
-            losses_n[rows] = np.asarray(found.loss_B)[: len(rows)]
+            scores_nWR[rows] = gathered(found.scores_BWR)[: len(rows)]
+            losses_n[rows] = gathered(found.loss_B)[: len(rows)]
         self._tokens += padded.tokens
         self.progress.update(len(rows))
         rate = self._tokens / (time.perf_counter() - self._begin)

@@ -10,6 +10,7 @@ import jax
 from absl import flags
 
 from eap_jax.sharding import parse_mesh
+from experiments import distributed
 from experiments.errors import InputError
 from experiments.numerics import NUMERICS
 from experiments.pairs import Pair
@@ -34,6 +35,9 @@ def define_flags() -> None:
     flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
     flags.DEFINE_string("mesh", "", "Devices, such as data:2 or data:2,model:2.")
     flags.DEFINE_integer("batch_tokens", 4096, "Tokens that go through the model at once.", 1)
+    flags.DEFINE_string("coordinator", None, "host:port of process 0, or auto; see distributed.py.")
+    flags.DEFINE_integer("num_processes", None, "Processes that share the mesh.", lower_bound=1)
+    flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
     flags.DEFINE_enum(
         "memory", "fit", ["fit", "stream"],
         "fit: the model is in memory. stream: score layer by layer, weights read as they are needed.",
@@ -78,8 +82,12 @@ def studies(
         raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
+    if f.coordinator and not responses:
+        raise InputError("coordinator: several processes score a file of answers; pass --responses")
     # Only the CPU can be divided into as many devices as the mesh asks for.
-    jax.config.update("jax_num_cpu_devices", max(1, sizes["data"] * sizes["model"]))
+    devices = sizes["data"] * sizes["model"] // (f.num_processes or 1)
+    jax.config.update("jax_num_cpu_devices", max(1, devices))
+    distributed.start(f.coordinator, f.num_processes, f.process_id)
     source = QuestionSource(
         data_dir=Path(f.data_dir) if f.data_dir else None, limit=f.num_questions
     )
@@ -89,7 +97,7 @@ def studies(
     return [
         Study(
             pair=pair,
-            workdir=Path(f.workdir),
+            workdir=distributed.own_workdir(Path(f.workdir)),
             datasets=tuple(dict.fromkeys(datasets or pair.datasets)),
             rules=tuple(dict.fromkeys(rules)),
             questions=source,
