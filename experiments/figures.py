@@ -111,7 +111,7 @@ def answer_lengths(cell: CellResult) -> Figure:
     low, high = min(*pooled, cell.t_cut), max(*pooled, cell.t_cut)
     width = math.ceil((high - low + 1) / 30)  # whole tokens, so that no bin holds more lengths
     edges = np.arange(low, high + width + 1, width) - 0.5
-    figure = new_figure(8.6, 3.0)
+    figure = new_figure(8.6, 3.3)
     axes = figure.subplots()
     for name, colour, dashes in _SIDES:
         counts, _ = np.histogram(lengths[name], bins=edges)
@@ -127,7 +127,7 @@ def answer_lengths(cell: CellResult) -> Figure:
     axes.set_ylabel("questions")
     axes.yaxis.get_major_locator().set_params(integer=True)
     axes.set_title(f"{cell.name}: {cell.num_samples} selected questions")
-    axes.legend()
+    figure.legend(loc="outside lower center", ncols=3)
     return figure
 
 

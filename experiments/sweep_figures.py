@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
+from experiments.across_cells import rise_summary
 from experiments.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, styled
 from experiments.results import METRIC_BY_KEY, METRICS, CellResult, trend
 
@@ -17,17 +18,16 @@ def change_summary(cells: Sequence[CellResult], metric: str) -> str:
     The average is over all cells, those in which the metric falls included; cells in which it is
     not defined are left out.
     """
-    changes = [cell.comparisons[metric].relative for cell in cells if metric in cell.comparisons]
-    changes = [change for change in changes if math.isfinite(change)]
-    if not changes:
+    found = [cell.comparisons[metric] for cell in cells if metric in cell.comparisons]
+    summary = rise_summary(found)
+    if not summary.cells:
         return "not defined in any cell"
-    if len(changes) == 1:
-        word = "rises" if changes[0] > 0 else "falls" if changes[0] < 0 else "stays"
-        return f"{word} in the one cell, by {100 * abs(changes[0]):.1f} %"
-    share = sum(change > 0 for change in changes) / len(changes)
+    if summary.cells == 1:
+        word = "rises" if summary.mean_change > 0 else "falls" if summary.mean_change < 0 else "stays"
+        return f"{word} in the one cell, by {100 * abs(summary.mean_change):.1f} %"
     return (
-        f"rises in {100 * share:.0f} % of {len(changes)} cells, by {100 * np.mean(changes):+.1f} % "
-        "on average"
+        f"rises in {100 * summary.share:.0f} % of {summary.cells} cells, by "
+        f"{100 * summary.mean_change:+.1f} % on average"
     )
 
 

@@ -1,8 +1,8 @@
 """What a study found, in plain words beside what the paper reports.
 
 The paper's three signs of online RL: activation intensity rises, information complexity rises,
-kurtosis falls. A sign shows in a cell where the 95 % interval of the difference lies on the paper's
-side of zero, and in a pair where it shows in more than half of the pair's cells.
+kurtosis falls. A sign shows in a cell where `results.trend` is the paper's direction, and in a pair
+where it shows in more than half of the pair's cells.
 """
 
 import dataclasses
@@ -101,9 +101,12 @@ def _finding(metric: Metric, comparisons: Sequence[Comparison]) -> Finding:
 def _sentence(comparisons: Sequence[Comparison]) -> str:
     if len(comparisons) == 1:
         (only,) = comparisons
-        low, high = (percent(end) for end in only.relative_interval)
-        change = percent(only.relative)
-        return f"{_CHANGE[trend(only)]}: {change} % (95 % interval {low} % to {high} %)"
+        if not math.isfinite(only.relative):
+            return "is not defined here"
+        low, high = only.relative_interval
+        known = math.isfinite(low) and math.isfinite(high)
+        spread = f"95 % interval {percent(low)} % to {percent(high)} %" if known else "no interval"
+        return f"{_CHANGE[trend(only)]}: {percent(only.relative)} % ({spread})"
     seen = Counter(trend(comparison) for comparison in comparisons)
     parts = [
         f"{_CHANGE[name]} in {seen[name]}" for name in ("rises", "falls", "unclear") if seen[name]
@@ -120,10 +123,11 @@ def _headline(method: str, findings: Sequence[Finding]) -> str:
     total = len(signs)
     if total == 0:
         return "The paper's three signs were not measured."
-    count = f"{shown} of the {total}" if shown else f"none of the {total}"
+    count = f"{shown or 'none'} of the paper's {total} signs of online RL"
+    count += " shows here" if shown == 1 else " show here"
     online = is_online(method)
     if online is None:
-        return f"After {method}, {count} signs show that the paper reports for online RL."
+        return f"After {method}, {count}."
     if online:
         if shown == total:
             return (
@@ -131,18 +135,18 @@ def _headline(method: str, findings: Sequence[Finding]) -> str:
                 "diversely, as the paper reports for online RL."
             )
         if shown:
-            return f"Partly: after {method}, {count} signs of online RL in the paper show here."
+            return f"Partly: after {method}, {count}."
         if against == total:
             return f"No: after {method} the circuits change the opposite way to the paper's."
-        return f"No: after {method}, {count} signs of online RL in the paper show here."
+        return f"No: after {method}, {count}."
     if shown == total:
         return (
             f"All {total} signs that the paper reports for online RL show here, although {method} "
             "does not train on the model's own fresh answers."
         )
     return (
-        f"After {method}, {count} signs of online RL show here. The paper expects weak or "
-        "inconsistent signs from training that is not online."
+        f"After {method}, {count}. The paper expects weak or inconsistent signs from training "
+        "that is not online."
     )
 
 
