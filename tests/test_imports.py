@@ -1,0 +1,114 @@
+"""Other programs' answers: token ids are kept, texts are tokenised and must come back whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from experiments.errors import InputError
+from experiments.imports import import_answers
+from experiments.pairs import PAIRS
+from experiments.posttrain.task import draw_problems
+
+START = Path(__file__).resolve().parent.parent / "experiments" / "checkpoints" / "tiny_start"
+PROMPT = PAIRS["tiny_grpo"].prompt
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(START, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return draw_problems(5, 3, "test")
+
+
+def write(path: Path, rows: list) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def imported(path, tokenizer):
+    return import_answers(path, tokenizer=tokenizer, prompt=PROMPT)
+
+
+def test_harness_rows_keep_their_ids_and_verdicts(tmp_path, tokenizer, problems):
+    problem = problems[0]
+    prompt = tokenizer(problem.prompt)["input_ids"]
+    answer = tokenizer(problem.solution("worked"))["input_ids"]
+    rows = [
+        {
+            "idx": 7, "question": problem.question, "gt": problem.answer, "pred": ["12"],
+            "score": [False], "prompt_token_ids": prompt, "generate_token_ids": [answer],
+        }
+    ]  # fmt: skip
+    (found,) = imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert (found.idx, found.prompt_tokens, found.answer_tokens) == (7, prompt, answer)
+    # The file's own verdict stands, although the answer is right.
+    assert (found.score, found.pred) == (False, "12")
+    assert found.text.strip() == problem.solution("worked").strip()
+
+
+@pytest.mark.parametrize(
+    "row_of",
+    [
+        lambda p, text: {"idx": 0, "prompt": p.prompt, "response": text, "answer": p.answer},
+        lambda p, text: {"prompt": p.prompt, "outputs": [{"text": text}], "gt": p.answer},
+        lambda p, text: {
+            "doc_id": 0, "doc": {"question": p.question, "answer": p.answer}, "resps": [[text]],
+        },
+    ],
+    ids=["plain", "vllm", "lm-eval"],
+)  # fmt: skip
+def test_text_rows_are_tokenised_and_graded(tmp_path, tokenizer, problems, row_of):
+    for problem in problems:
+        for style, right in (("worked", True), ("short", False)):
+            text = problem.solution(style)
+            if not right:
+                text = text.replace(f"{{{problem.answer}}}", "{99999}".replace("99999", "1000"))
+            row = row_of(problem, text)
+            (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+            assert found.idx == 0
+            assert found.prompt_tokens == tokenizer(problem.prompt)["input_ids"]
+            assert tokenizer.decode(found.answer_tokens) == text
+            assert found.gt == problem.answer
+            assert found.score is right
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["{broken"], "line 1: expected a JSON object, found broken JSON"),
+        (["[1]"], "line 1: expected a JSON object, found list"),
+        ([], "expected at least one answer"),
+        ([{"idx": 0, "prompt": "a"}], "line 1: expected an answer's text"),
+        ([{"idx": "x", "prompt": "a", "response": "b", "gt": "1"}], "idx: expected a whole number"),
+        ([{"idx": 0, "response": " 1", "gt": "1"}], "expected a prompt or a question"),
+        ([{"idx": 0, "prompt": "Ada", "response": " 1"}], "expected a score or a right answer"),
+        (
+            [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": ["a"], "gt": "1"}],
+            "generate_token_ids: expected a list of token ids",
+        ),
+        (
+            [{"idx": 0, "prompt": "Ada", "response": " zebra", "gt": "1"}],
+            "the answer's tokens do not give its text back: character",
+        ),
+        (
+            [{"idx": 3, "prompt": "Ada", "response": " 1", "gt": "1"}] * 2,
+            "line 2: idx 3: already on line 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line_that_names_the_place(tmp_path, tokenizer, rows, message):
+    with pytest.raises(InputError, match=message) as caught:
+        imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert "side.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        imported(tmp_path / "none.jsonl", tokenizer)
