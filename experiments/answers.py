@@ -71,8 +71,8 @@ def answer_questions(
       description: label of the progress bar.
 
     Raises:
-      InputError: the file holds an answer to another question, or a prompt whose tokens do not
-        decode to its text (words that the tokenizer does not know).
+      InputError: the file holds an answer to another question, or a prompt has words that the
+        tokenizer does not know, or ids that the model does not know.
     """
     done = {answer.idx: answer for answer in read_answers(path)}
     for question in questions:
@@ -83,6 +83,12 @@ def answer_questions(
             )
     open_questions = [question for question in questions if question.idx not in done]
     prompts = {q.idx: encode_prompt(tokenizer, prompt, q) for q in open_questions}
+    for idx, tokens in prompts.items():
+        if max(tokens) >= checkpoint.config.vocab_size:
+            raise InputError(
+                f"question {idx}: expected token ids below the model's vocabulary size "
+                f"{checkpoint.config.vocab_size}, found {max(tokens)}: the tokenizer is another's"
+            )
     open_questions.sort(key=lambda q: (len(prompts[q.idx]), q.idx))
     path.parent.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(seed)
