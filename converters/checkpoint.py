@@ -1,11 +1,11 @@
 """Orbax checkpoints: the only file that touches Orbax.
 
 A converted model is a directory that stands for itself:
-    config.json, tokenizer files    copied from the Hugging Face checkpoint
-    ends/                           Orbax: embed, final_norm, head
-    blocks/000, blocks/001, ...     Orbax: one checkpoint a layer
-One checkpoint a layer lets conversion, restoring and layer-by-layer attribution hold one layer in
-memory. Training states are single Orbax trees.
+    config.json, tokenizer files                copied from the Hugging Face checkpoint
+    ends/embed, ends/final_norm, ends/head      Orbax: one checkpoint a tensor
+    blocks/000, blocks/001, ...                 Orbax: one checkpoint a layer
+So conversion, restoring and layer-by-layer attribution hold one layer or one of the two large
+tensors in memory. Training states are single Orbax trees.
 """
 
 from collections.abc import Sequence
@@ -26,9 +26,9 @@ def is_orbax(directory: str | Path) -> bool:
     return (Path(directory) / "ends").is_dir()
 
 
-def ends_path(directory: str | Path) -> Path:
-    """Where the parameters outside the blocks are."""
-    return Path(directory).absolute() / "ends"
+def end_path(directory: str | Path, name: str) -> Path:
+    """Where a parameter outside the blocks is."""
+    return Path(directory).absolute() / "ends" / name
 
 
 def block_path(directory: str | Path, layer: int) -> Path:
@@ -48,26 +48,21 @@ def save_tree(path: str | Path, tree: Any) -> None:
         ocp.save(Path(path).absolute(), tree)
 
 
-def load_tree(path: str | Path, like: Any, *, partial: bool = False) -> Any:
-    """Restore a tree, or a part of its leaves.
+def load_tree(path: str | Path, like: Any) -> Any:
+    """Restore a tree.
 
     Args:
       path: a checkpoint written by `save_tree`.
       like: a tree of arrays or ShapeDtypeStructs with the expected structure, shapes and dtypes;
         a ShapeDtypeStruct's sharding says where the leaf is put.
-      partial: `like` may lack leaves, which are then not read.
 
     Raises:
       CheckpointError: the checkpoint is not readable or does not have that structure.
     """
     abstract = jax.tree.map(_abstract, like)
-    saved = dict(_flat(_saved_leaves(path)))
-    if partial:
-        wanted = dict(_flat(abstract))
-        saved = {name: leaf for name, leaf in saved.items() if name in wanted}
-    _check_leaves(path, saved, abstract)
+    _check_leaves(path, _saved_leaves(path), abstract)
     try:
-        with _context(partial):
+        with _context():
             loaded = ocp.load(Path(path).absolute(), abstract)
     except Exception as error:  # Orbax raises a bare Exception for an array it cannot read
         raise _unreadable(path, error) from None
@@ -96,7 +91,15 @@ def load_ends(
 ) -> dict[str, Any]:
     """Parameters outside the blocks, all or those named: numpy, or jax arrays where `shardings`
     say so."""
-    return _load_group(ends_path(directory), end_axes(config), config, shardings, names)
+    axes, ends = end_axes(config), Path(directory).absolute() / "ends"
+    saved = {entry.name for entry in ends.iterdir()} if ends.is_dir() else set()
+    if saved != set(axes):
+        raise CheckpointError(f"{ends}: expected tensors {sorted(axes)}, found {sorted(saved)}")
+    found = {}
+    for name in names or axes:
+        sharding = None if shardings is None else {name: shardings[name]}
+        found |= _load_group(end_path(directory, name), {name: axes[name]}, config, sharding)
+    return found
 
 
 def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings=None):
@@ -104,28 +107,25 @@ def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings
     return _load_group(block_path(directory, layer), block_axes(config), config, shardings)
 
 
-def _load_group(
-    path: Path, axes: dict[str, str], config: ModelConfig, shardings, names=None
-) -> dict[str, Any]:
+def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
     sizes = axis_sizes(config)
     saved = _saved_leaves(path)
     if set(saved) != set(axes):
         raise CheckpointError(f"{path}: expected tensors {sorted(axes)}, found {sorted(saved)}")
     like = {}
-    for name in names or axes:
-        shape, dtype = tuple(sizes[c] for c in axes[name]), saved[name].dtype
+    for name, letters in axes.items():
+        shape, dtype = tuple(sizes[c] for c in letters), saved[name].dtype
         # Orbax casts silently to whatever dtype is asked for, so the saved one is asked for.
         sharding = None if shardings is None else shardings[name]
         like[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-    loaded = load_tree(path, like, partial=names is not None)
+    loaded = load_tree(path, like)
     return loaded if shardings is not None else {n: np.asarray(leaf) for n, leaf in loaded.items()}
 
 
-def _context(partial: bool = False) -> ocp.Context:
+def _context() -> ocp.Context:
     """Orbax's settings: weights hardly compress, and without it they are written twice as fast."""
     context = ocp.Context()
     context.array.saving.use_compression = False
-    context.pytree.loading.partial_load = partial
     return context
 
 

@@ -36,11 +36,14 @@ def to_orbax(source: Path, output: Path) -> None:
         copy_companions(source, staging)
         groups = collections.defaultdict(list)
         for entry in mapping.table(config):
-            groups[entry.layer].append(entry)
-        for layer, entries in _progress(groups.items(), "layer"):
-            group = {entry.name: mapping.read_entry(entry, reader) for entry in entries}
-            place = orbax.ends_path(staging) if layer is None else orbax.block_path(staging, layer)
-            orbax.save_tree(place, group)
+            if entry.layer is None:
+                groups[orbax.end_path(staging, entry.name)].append(entry)
+            else:
+                groups[orbax.block_path(staging, entry.layer)].append(entry)
+        for place, entries in _progress(groups.items(), "part"):
+            orbax.save_tree(
+                place, {entry.name: mapping.read_entry(entry, reader) for entry in entries}
+            )
 
 
 def to_hf(source: Path, output: Path) -> None:

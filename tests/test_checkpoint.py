@@ -195,7 +195,7 @@ def test_a_config_that_does_not_fit_the_blocks_is_refused(copied):
             f"{copied / 'blocks'}: expected {layers} layers as in config.json, {odd}"
         )
     message = refusal(checkpoint.load_ends, copied, config(vocab_size=62))
-    assert message.startswith(f"{copied / 'ends'}: embed: expected float32 (62, 36)")
+    assert message.startswith(f"{copied / 'ends' / 'embed'}: embed: expected float32 (62, 36)")
     message = refusal(checkpoint.load_ends, copied, config(tied_embeddings=True))
     assert message.startswith(f"{copied / 'ends'}: expected tensors ['embed', 'final_norm'], found")
     message = refusal(checkpoint.load_block, copied, config(qkv_bias=False), 1)

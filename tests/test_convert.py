@@ -435,7 +435,7 @@ def test_a_bad_way_back_ends_in_one_line_and_writes_nothing(case, tmp_path, monk
     words = {
         "HF folder": f"error: {source}: expected a converted (Orbax) checkpoint, found no ends/",
         "layer missing": f"error: {source}/blocks: expected 2 layers as in config.json, missing",
-        "array cut": f"error: {source}/ends: not a readable Orbax checkpoint: ",
+        "array cut": f"error: {source}/ends/embed: not a readable Orbax checkpoint: ",
         "output exists": f"error: {output}: exists already",
     }
     before = tree_of(tmp_path)
