@@ -66,7 +66,7 @@ def _answer(row: Mapping[str, Any], side: str, cell: CellResult) -> Answer:
     return Answer(
         side=side,
         prompt=_shortened(decode(list(row[f"{side}_prompt_tokens"]))),
-        counted=counted,
+        counted=_shortened(counted),
         rest=_shortened(rest),
         counted_tokens=min(cell.t_cut, len(tokens)),
         total_tokens=len(tokens),

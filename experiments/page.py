@@ -1,29 +1,45 @@
 """The report: one HTML file that opens offline, with figures, tables and an explorable edge matrix.
 
-The template, its style and its script lie in templates/ and are put into the page, so nothing is
-fetched. Every text from outside is escaped.
+The template, its style and its script lie in templates/ and are put into the page, whose content
+policy forbids it to fetch anything. Every text from outside is escaped.
 """
 
 import base64
 import json
+import math
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import jinja2
 from markupsafe import Markup
+from matplotlib.figure import Figure
 
-from eap_jax.graph import num_edges, reader_names, writer_names
-from experiments.across_cells import holm
+from eap_jax.graph import reader_names, writer_names
+from experiments import published
+from experiments.across_cells import holm, rise_summary
 from experiments.edge_data import edge_data
 from experiments.examples import examples
 from experiments.exports import measured, number, percent
-from experiments.figure_style import png
+from experiments.figure_style import png, svg
 from experiments.figures import CELL_FIGURES
-from experiments.results import METRICS, TABLE_METRICS, CellResult, StudyResult, trend
+from experiments.results import (
+    METRIC_BY_KEY,
+    METRICS,
+    TABLE_METRICS,
+    Accuracy,
+    CellResult,
+    Interval,
+    StudyResult,
+    trend,
+)
 from experiments.store import write_text
 from experiments.sweep_figures import sweep_figures
 from experiments.verdict import agreement, verdicts
 
+# Figures and examples of more comparisons would make the page too large to open with ease.
+DRAWN_CELLS = 12
+_LARGEST_SVG = 400_000
 _TEMPLATES = Path(__file__).parent / "templates"
 _SWEEP_TITLES = {
     "figure_3a_diversity": "Change of diversity in every comparison (figure 3a of the paper)",
@@ -48,25 +64,36 @@ def render(study: StudyResult) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "percent": percent}
+    environment.filters |= {"number": number, "percent": percent, "interval": _interval}
     several = len(study.cells) > 1
     figures = sweep_figures(study.cells) if several else {}
     return environment.get_template("report.html.j2").render(
         study=study,
+        several=several,
         verdicts=verdicts(study),
         table=[_row(cell) for cell in study.cells],
+        rises=_rises(study) if several else [],
         statistics=_statistics(study),
         table_metrics=TABLE_METRICS,
-        metrics=METRICS,
+        metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
+        accuracies=[_accuracy(found) for found in study.accuracies],
         sweep=[
-            {"title": _SWEEP_TITLES[name], "image": _image(figure)}
+            {"title": _SWEEP_TITLES[name], "image": data_uri(figure)}
             for name, figure in figures.items()
         ],
-        cells=[_cell(cell) for cell in study.cells],
+        cells=[_cell(cell) for cell in study.cells[:DRAWN_CELLS]],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
         style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
         script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
     )
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as an image that the page itself holds: SVG, sharp at any size; PNG if that is big."""
+    drawn = svg(figure)
+    if len(drawn) <= _LARGEST_SVG:
+        return "data:image/svg+xml," + urllib.parse.quote(drawn, safe=" =:/,;()+*!$@?~'")
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
 
 
 def _row(cell: CellResult) -> dict[str, Any]:
@@ -76,12 +103,30 @@ def _row(cell: CellResult) -> dict[str, Any]:
         comparison = cell.comparisons.get(metric.key)
         found.append(
             None if comparison is None else {
-                "metric": metric, "found": comparison, "trend": trend(comparison),
+                "found": comparison,
                 "agreement": agreement(comparison, metric.paper),
                 "published": cell.published.get(metric.key),
             }
         )  # fmt: skip
     return {"cell": cell, "metrics": found}
+
+
+def _rises(study: StudyResult) -> list[dict[str, Any]]:
+    """One line a metric: in how many comparisons it rises, and by how much on average."""
+    lines = []
+    for metric in METRICS:
+        found = [c.comparisons[metric.key] for c in study.cells if metric.key in c.comparisons]
+        if found:
+            trends = [trend(comparison) for comparison in found]
+            lines.append(
+                {
+                    "metric": metric,
+                    "summary": rise_summary(found),
+                    "rises": trends.count("rises"),
+                    "falls": trends.count("falls"),
+                }
+            )
+    return lines
 
 
 def _statistics(study: StudyResult) -> list[dict[str, Any]]:
@@ -91,27 +136,34 @@ def _statistics(study: StudyResult) -> list[dict[str, Any]]:
         for cell in study.cells
         for metric, found in measured(cell)
     ]
-    for line, corrected in zip(
-        lines, holm([line["found"].wilcoxon_p for line in lines]), strict=True
-    ):
-        line["holm"] = float(corrected)
-    return lines
+    corrected = holm([line["found"].wilcoxon_p for line in lines])
+    return [line | {"holm": float(p)} for line, p in zip(lines, corrected, strict=True)]
+
+
+def _accuracy(found: Accuracy) -> dict[str, Any]:
+    """A line of table 4, beside the paper's share where it is known."""
+    sides = published.ACCURACIES.get((found.pair, found.dataset))
+    in_paper = None if sides is None else sides[0 if found.side == "base" else 1]
+    return {"found": found, "share": found.right / max(found.total, 1), "published": in_paper}
 
 
 def _cell(cell: CellResult) -> dict[str, Any]:
     return {
         "cell": cell,
-        "edges": num_edges(cell.num_layers),
         "figures": [
-            {"title": figure.title, "text": figure.text, "image": _image(figure.draw(cell))}
+            {"title": figure.title, "text": figure.text, "image": data_uri(figure.draw(cell))}
             for figure in CELL_FIGURES
         ],
         "examples": examples(cell),
     }
 
 
-def _image(figure) -> str:
-    return "data:image/png;base64," + base64.b64encode(png(figure, dpi=110)).decode("ascii")
+def _interval(ends: Interval, scale: str = "number") -> str:
+    """`[1.1, 1.3]`, or nothing where there is no interval; `percent` for shares."""
+    if not all(map(math.isfinite, ends)):
+        return ""
+    written = percent if scale == "percent" else number
+    return f"[{written(ends[0])}, {written(ends[1])}]"
 
 
 def _names(study: StudyResult) -> dict[int, dict[str, list[str]]]:

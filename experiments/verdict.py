@@ -127,7 +127,8 @@ def _headline(method: str, findings: Sequence[Finding]) -> str:
     count += " shows here" if shown == 1 else " show here"
     online = is_online(method)
     if online is None:
-        return f"After {method}, {count}."
+        known = "post-training" if method == "not stated" else method
+        return f"After {known}, {count}."
     if online:
         if shown == total:
             return (
