@@ -23,8 +23,9 @@ def change_summary(cells: Sequence[CellResult], metric: str) -> str:
     if not summary.cells:
         return "not defined in any cell"
     if summary.cells == 1:
-        word = "rises" if summary.mean_change > 0 else "falls" if summary.mean_change < 0 else "stays"
-        return f"{word} in the one cell, by {100 * abs(summary.mean_change):.1f} %"
+        change = summary.mean_change
+        word = "rises" if change > 0 else "falls" if change < 0 else "stays"
+        return f"{word} in the one cell, by {100 * abs(change):.1f} %"
     return (
         f"rises in {100 * summary.share:.0f} % of {summary.cells} cells, by "
         f"{100 * summary.mean_change:+.1f} % on average"

@@ -67,7 +67,7 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
             found.append(
                 PairVerdict(
                     pair=pair,
-                    headline=_headline(pair.method, findings),
+                    headline=_headline(pair.method, findings, several=len(cells) > 1),
                     findings=findings,
                     cautions=tuple(_cautions(study, cells)),
                 )
@@ -116,7 +116,7 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
     return f"{', '.join(parts)} of {len(comparisons)} comparisons{average}"
 
 
-def _headline(method: str, findings: Sequence[Finding]) -> str:
+def _headline(method: str, findings: Sequence[Finding], *, several: bool) -> str:
     signs = [finding for finding in findings if finding.metric in TABLE_METRICS]
     shown = sum(finding.status == "as in the paper" for finding in signs)
     against = sum(finding.status == "opposite to the paper" for finding in signs)
@@ -124,7 +124,8 @@ def _headline(method: str, findings: Sequence[Finding]) -> str:
     if total == 0:
         return "The paper's three signs were not measured."
     count = f"{shown or 'none'} of the paper's {total} signs of online RL"
-    count += " shows here" if shown == 1 else " show here"
+    count += " shows " if shown == 1 else " show "
+    count += "in most comparisons" if several else "here"
     online = is_online(method)
     if online is None:
         known = "post-training" if method == "not stated" else method
