@@ -7,7 +7,9 @@ compared with its SFT start by the same study as `experiments.run`; the JSON fil
 and the table that is printed is the one in README.md.
 """
 
+import collections
 import dataclasses
+import statistics
 import tempfile
 from pathlib import Path
 
@@ -20,8 +22,10 @@ from experiments.measures import measure
 from experiments.pairs import PAIRS
 from experiments.posttrain.family import ARMS
 from experiments.responses import SIDES
+from experiments.results import trend
 from experiments.rows import rows_of
 from experiments.selection import Rule
+from experiments.statistics import PairedComparison
 from experiments.study import QuestionSource, Study, open_study
 
 _SHOWN = {
@@ -82,27 +86,24 @@ def _silent(line: str) -> None:
 
 
 def table(results: dict) -> str:
-    """Markdown: each arm's accuracy and relative changes, the first seed with its interval."""
-    seeds = len(next(iter(results.values())))
+    """Markdown: of each arm the accuracies, and of each metric the median relative change over the
+    training seeds with the number of seeds in which it clearly rises or falls."""
     lines = [
-        "| arm | accuracy | " + " | ".join(_SHOWN.values()) + " |",
+        "| arm | accuracy, % | " + " | ".join(_SHOWN.values()) + " |",
         "| --- | --- |" + " --- |" * len(_SHOWN),
     ]
     for arm, entries in results.items():
-        accuracy = [f"{e['accuracy']['base']:.0%} → {e['accuracy']['rl']:.0%}" for e in entries[:1]]
-        cells = []
+        after = ", ".join(f"{100 * entry['accuracy']['rl']:.0f}" for entry in entries)
+        cells = [f"{100 * entries[0]['accuracy']['base']:.0f} → {after}"]
         for name in _SHOWN:
-            first = entries[0]["metrics"][name]
-            low, high = first["relative_interval"]
-            text = f"{first['relative']:+.0%} [{low:+.0%}, {high:+.0%}]"
-            if seeds > 1:
-                others = [entry["metrics"][name]["relative"] for entry in entries[1:]]
-                text += "; " + ", ".join(f"{value:+.0%}" for value in others)
-            cells.append(text)
-        if seeds > 1:
-            others = ", ".join(f"{e['accuracy']['rl']:.0%}" for e in entries[1:])
-            accuracy.append(f"; {others}")
-        lines.append(f"| {arm} | {''.join(accuracy)} | " + " | ".join(cells) + " |")
+            found = [PairedComparison(**entry["metrics"][name]) for entry in entries]
+            middle = statistics.median(one.relative for one in found)
+            seen = collections.Counter(map(trend, found))
+            clear = ", ".join(
+                f"{word} {seen[word]}/{len(found)}" for word in ("rises", "falls") if seen[word]
+            )
+            cells.append(f"{middle:+.0%} ({clear or 'unclear'})")
+        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
