@@ -71,6 +71,11 @@ def svg(figure: Figure) -> bytes:
     return _saved(figure, "svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
 
 
+def plain(text: str) -> str:
+    """A user's text for a figure: matplotlib would read what stands between two $ as a formula."""
+    return text.replace("$", r"\$")
+
+
 def score_norm(*matrices: np.ndarray, linear: float = LINEAR_SHARE) -> SymLogNorm:
     """One symmetric scale for all given scores: linear around zero, logarithmic beyond.
 

@@ -20,6 +20,7 @@ from experiments.figure_style import (
     SCORE_COLOURS,
     name_axes,
     new_figure,
+    plain,
     png,
     score_norm,
     score_ticks,
@@ -62,7 +63,8 @@ def heat_maps(cell: CellResult) -> Figure:
         bar.ax.minorticks_off()
         bar.set_label("mean score")
     figure.suptitle(
-        f"{cell.name}: mean score over {cell.num_samples} questions (grey: no edge)", fontsize=10
+        f"{plain(cell.name)}: mean score over {cell.num_samples} questions (grey: no edge)",
+        fontsize=10,
     )
     return figure
 
@@ -97,7 +99,7 @@ def score_distribution(cell: CellResult) -> Figure:
     for axes in (density, tail):
         axes.set_xlabel("|W|, score of one edge on one question")
         axes.legend()
-    figure.suptitle(f"{cell.name}: {sides['base'].size:,} scores a side", fontsize=10)
+    figure.suptitle(f"{plain(cell.name)}: {sides['base'].size:,} scores a side", fontsize=10)
     return figure
 
 
@@ -118,15 +120,12 @@ def answer_lengths(cell: CellResult) -> Figure:
         label = f"{name}, mean {np.mean(lengths[name]):.0f}"
         axes.stairs(counts, edges, color=colour, linestyle=dashes, label=label)
         axes.stairs(counts, edges, color=colour, fill=True, alpha=0.15)
-    plural = "" if cell.t_cut == 1 else "s"
-    axes.axvline(
-        cell.t_cut, color="black", linewidth=1, linestyle=":",
-        label=f"counted: the first {cell.t_cut} token{plural}",
-    )  # fmt: skip
+    label = f"counted: up to token {cell.t_cut}"
+    axes.axvline(cell.t_cut, color="black", linewidth=1, linestyle=":", label=label)
     axes.set_xlabel("answer length in tokens")
     axes.set_ylabel("questions")
     axes.yaxis.get_major_locator().set_params(integer=True)
-    axes.set_title(f"{cell.name}: {cell.num_samples} selected questions")
+    axes.set_title(f"{plain(cell.name)}: {cell.num_samples} selected questions")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
 
@@ -171,7 +170,7 @@ def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
     changes.set_xlabel("rl \N{MINUS SIGN} base")
     if cell.edge_low_WR is not None:
         changes.set_title("hollow: the interval includes 0", fontsize=8)
-    figure.suptitle(f"{cell.name}: the {len(places)} edges that change most", fontsize=10)
+    figure.suptitle(f"{plain(cell.name)}: the {len(places)} edges that change most", fontsize=10)
     return figure
 
 

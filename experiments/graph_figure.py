@@ -15,7 +15,14 @@ from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
 from eap_jax.graph import edge_mask, reader_names, to_block, writer_names
-from experiments.figure_style import SCORE_COLOURS, new_figure, score_norm, score_ticks, styled
+from experiments.figure_style import (
+    SCORE_COLOURS,
+    new_figure,
+    plain,
+    score_norm,
+    score_ticks,
+    styled,
+)
 from experiments.results import CellResult
 
 DEFAULT_EDGES = 120
@@ -46,7 +53,8 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     total = int(edge_mask(layers, "block").sum())
     chosen = "all" if len(shown) == total else f"the {len(shown)} strongest of {total:,}"
     figure.suptitle(
-        f"{cell.name}: {chosen} edges by mean score over {cell.num_samples} questions", fontsize=10
+        f"{plain(cell.name)}: {chosen} edges by mean score over {cell.num_samples} questions",
+        fontsize=10,
     )
     colours = ScalarMappable(norm=norm, cmap=SCORE_COLOURS)
     bar = figure.colorbar(

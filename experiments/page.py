@@ -89,7 +89,7 @@ def render(study: StudyResult) -> str:
 
 
 def data_uri(figure: Figure) -> str:
-    """A figure as an image that the page itself holds: SVG, sharp at any size, or PNG if it is big."""
+    """A figure as an image that the page itself holds: SVG, sharp at any size, or PNG if big."""
     drawn = svg(figure)
     if len(drawn) <= _LARGEST_SVG:
         return "data:image/svg+xml," + urllib.parse.quote(drawn, safe=" =:/,;()+*!$@?~'")

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.across_cells import rise_summary
-from experiments.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, styled
+from experiments.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
 from experiments.results import METRIC_BY_KEY, METRICS, CellResult, trend
 
 
@@ -52,12 +52,12 @@ def change_figure(cells: Sequence[CellResult], metric: str) -> Figure:
         if all(map(math.isfinite, found.relative_interval)):
             axes.plot(found.relative_interval, [height] * 2, color="black", linewidth=1.1)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [f"{cell.pair}  {cell.dataset}  {cell.alpha:g}" for cell in shown]
+    names = [plain(f"{cell.pair}  {cell.dataset}  {cell.alpha:g}") for cell in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=7.5)
     axes.set_ylim(max(len(shown), 2) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     label = METRIC_BY_KEY[metric].label.lower()
-    axes.set_xlabel(f"change of {label}, rl against base (hatched: the interval includes 0)")
+    axes.set_xlabel(f"change of {label}, rl against base (hatched: unclear)")
     axes.set_title(f"{METRIC_BY_KEY[metric].label} {change_summary(cells, metric)}")
     return figure
 
@@ -97,7 +97,7 @@ def alpha_figure(cells: Sequence[CellResult]) -> Figure:
             axes.set_xlabel("alpha", labelpad=1)
             unit = f" ({metric.unit})" if metric.unit else ""
             axes.set_title(f"{metric.label}{unit}", fontsize=8.5, pad=14)
-        row[0].set_ylabel(f"{pair}\n{dataset}")
+        row[0].set_ylabel(plain(f"{pair}\n{dataset}"))
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)

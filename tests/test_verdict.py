@@ -29,8 +29,8 @@ def verdict_of(cells, method="GRPO", **fields):
 @pytest.mark.parametrize(
     ("method", "online"),
     [
-        ("GRPO", True), ("PPO", True), ("online DPO", True), ("iterative DPO", True), ("RLVR", True),
-        ("DPO", False), ("SFT", False), ("fine-tuning", False), ("not stated", None),
+        ("GRPO", True), ("PPO", True), ("online DPO", True), ("RLVR", True),
+        ("iterative DPO", True), ("DPO", False), ("SFT", False), ("fine-tuning", False), ("not stated", None),
     ],
 )  # fmt: skip
 def test_methods_that_sample_while_they_train_are_online(method, online):
@@ -52,7 +52,8 @@ def test_methods_that_sample_while_they_train_are_online(method, online):
          "No: after GRPO, none of the paper's 3 signs of online RL show here."),
         (PAPER, "DPO", "All 3 signs that the paper reports for online RL show here, although DPO "
          "does not train on the model's own fresh answers."),
-        ((0.0, 0.3, 0.4, 0, 0), "DPO", "After DPO, 1 of the paper's 3 signs of online RL shows here. "
+        ((0.0, 0.3, 0.4, 0, 0), "DPO",
+         "After DPO, 1 of the paper's 3 signs of online RL shows here. "
          "The paper expects weak or inconsistent signs from training that is not online."),
         (PAPER, "not stated",
          "After post-training, 3 of the paper's 3 signs of online RL show here."),
