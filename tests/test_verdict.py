@@ -30,7 +30,8 @@ def verdict_of(cells, method="GRPO", **fields):
     ("method", "online"),
     [
         ("GRPO", True), ("PPO", True), ("online DPO", True), ("RLVR", True),
-        ("iterative DPO", True), ("DPO", False), ("SFT", False), ("fine-tuning", False), ("not stated", None),
+        ("iterative DPO", True), ("DPO", False), ("SFT", False), ("fine-tuning", False),
+        ("not stated", None),
     ],
 )  # fmt: skip
 def test_methods_that_sample_while_they_train_are_online(method, online):
