@@ -124,7 +124,7 @@
       e.writer.toLowerCase().includes(word) || e.reader.toLowerCase().includes(word)));
     const value = { writer: (e) => e.w, reader: (e) => e.r }[sort] || ((e) => Math.abs(e[sort]));
     found.sort((a, b) => (downwards ? value(b) - value(a) : value(a) - value(b)));
-    byId("count").textContent = `${found.length} edges` + (found.length > shown ? `, first ${shown} shown` : "");
+    byId("count").textContent = `${found.length} edge${found.length === 1 ? "" : "s"}` + (found.length > shown ? `, first ${shown} shown` : "");
     body.replaceChildren(...found.slice(0, shown).map((e, place) => {
       const row = document.createElement("tr");
       row.tabIndex = place ? -1 : 0;  // one stop of the tab key; arrow keys go on from there
