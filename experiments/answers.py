@@ -193,7 +193,9 @@ def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
         text = prompt.replace("{question}", question.question)
         tokens = tokenizer(text)["input_ids"]
     unknown = tokenizer.unk_token_id
-    if not tokens or (unknown is not None and unknown in tokens and tokenizer.unk_token not in text):
+    if not tokens or (
+        unknown is not None and unknown in tokens and tokenizer.unk_token not in text
+    ):
         raise InputError(
             f"question {question.idx}: the tokenizer does not know all of its text: "
             f"{question.question[:60]!r}"

@@ -85,5 +85,7 @@ if __name__ == "__main__":
     flags.DEFINE_integer("num_samples", 100, "Most questions that count.", lower_bound=1)
     flags.DEFINE_integer("seed", 42, "Seed of the sampling of questions.")
     flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
-    flags.DEFINE_float("tolerance", None, "Largest relative error that agrees; default 1e-5 or 0.1.")
+    flags.DEFINE_float(
+        "tolerance", None, "Largest relative error that agrees; default 1e-5 or 0.1."
+    )
     run_main(main)

@@ -46,8 +46,7 @@ def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "metrics": _plain(statistics.compare(base_nWR, rl_nWR)),
         "edges_only": _plain(statistics.compare(base_nWR, rl_nWR, support_WR=mask_WR)),
         "sensitivities": [
-            dataclasses.asdict(row)
-            for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)
+            dataclasses.asdict(row) for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)
         ],
     }
     store.write_json(cell.directory / "metrics.json", result)

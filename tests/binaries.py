@@ -17,9 +17,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 _SERVER = """
-import importlib, json, os, runpy, sys
+import gc, importlib, json, os, runpy, sys, traceback
 for name in sys.argv[1:]:
     importlib.import_module(name)
+gc.freeze()  # children then share these objects' memory
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
@@ -28,8 +29,16 @@ for line in sys.stdin:
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags, 0o600), number)
         sys.argv = [job["module"], *job["argv"]]
-        runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
-        sys.exit(0)
+        code = 0
+        try:
+            runpy.run_module(job["module"], run_name="__main__", alter_sys=True)
+        except SystemExit as stop:
+            code = stop.code or 0
+        except BaseException:
+            traceback.print_exc()
+            code = 1
+        sys.stdout.flush()
+        os._exit(code)  # taking all modules down takes a second
     print(child, flush=True)
     print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
