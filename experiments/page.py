@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from eap_jax.graph import reader_names, writer_names
@@ -83,8 +82,8 @@ def render(study: StudyResult) -> str:
         ],
         cells=[_cell(cell) for cell in study.cells[:DRAWN_CELLS]],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
-        style=Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        script=Markup((_TEMPLATES / "report.js").read_text(encoding="utf-8")),
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
 
 
@@ -174,7 +173,7 @@ def _names(study: StudyResult) -> dict[int, dict[str, list[str]]]:
     }
 
 
-def _script_json(data: Any) -> Markup:
+def _script_json(data: Any) -> str:
     """JSON that may stand inside a script element whatever its strings hold."""
     text = json.dumps(data, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
