@@ -80,9 +80,11 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
       cells: of one group, so their texts are prefixes of one another and share the forward pass.
       side: whose model and texts.
     """
-    cells = [cell for cell in cells if not agreed(is_scored(opened, cell, side))]
-    if not cells:
+    missing = {cell.directory for cell in cells if not agreed(is_scored(opened, cell, side))}
+    if not missing:
         return
+    # All cells are scored again, saved or not: with other cuts beside it a cell would round
+    # differently, and a killed run would not end with the arrays of a whole one.
     longest = max(cells, key=lambda cell: cell.selection.cut)
     texts = [truncate(row, side, longest.selection.cut) for row in longest.selection.rows]
     study = opened.study
@@ -99,6 +101,8 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
         with StoredWeights(opened.checkpoints[side], dtype=dtype) as weights:
             found = score_streamed(weights, texts, kept_bytes=study.stream_bytes, **common)
     for cell, scores in zip(cells, found, strict=True):
+        if cell.directory not in missing:
+            continue
         store.write_json(
             cell.directory / f"losses_{side}.json",
             {"health": scores.health, "losses": [float(x) for x in scores.losses_n]},

@@ -175,7 +175,6 @@ def test_a_finished_run_computes_nothing_again(unbroken, tmp_path, monkeypatch):
     assert results(tmp_path / "toy") == results(directory)
 
 
-@pytest.mark.xfail(reason="score_cells leaves out saved alphas: other cuts, other rounding")
 def test_a_kill_between_two_alphas_of_one_pass_ends_with_identical_arrays(tmp_path, monkeypatch):
     monkeypatch.setattr(grid.report, "write_report", lambda path: path)
     run_grid([golden_study(tmp_path)], lambda _: None)
