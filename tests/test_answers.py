@@ -157,6 +157,8 @@ def test_sampled_answers_belong_to_question_and_seed(questions, ask, tmp_path, t
     first = texts(chosen, 0, "a")
     assert texts(list(reversed(chosen[1:5])), 0, "b") == {q.idx: first[q.idx] for q in chosen[1:5]}
     assert texts(chosen, 1, "c") != first
+    twins = [dataclasses.replace(chosen[0], idx=idx) for idx in range(20, 24)]
+    assert len({tuple(found) for found in texts(twins, 0, "d").values()}) == 4
 
 
 def test_a_file_of_other_questions_is_refused_before_anything_is_generated(

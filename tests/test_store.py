@@ -53,7 +53,9 @@ def test_readers_see_the_old_or_the_new_file_never_a_part(tmp_path, monkeypatch)
         seen.append((path.read_text(), [(tmp_path / name).read_text() for name in others]))
 
     monkeypatch.setattr(os, "fsync", watch)
-    store.write_text(path, "new and longer")
+    with path.open() as reader:
+        store.write_text(path, "new and longer")
+        assert reader.read() == "old", "an open file was written over"
     assert seen == [("old", ["new and longer"])]
     assert path.read_text() == "new and longer"
 
