@@ -57,7 +57,7 @@ def change_figure(cells: Sequence[CellResult], metric: str) -> Figure:
     axes.set_ylim(max(len(shown), 2) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     label = METRIC_BY_KEY[metric].label.lower()
-    axes.set_xlabel(f"change of {label}, rl against base (hatched: unclear)")
+    axes.set_xlabel(f"change of {label}, rl against base (pale: unclear)")
     axes.set_title(f"{METRIC_BY_KEY[metric].label} {change_summary(cells, metric)}")
     return figure
 

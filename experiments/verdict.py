@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from experiments.exports import percent
+from experiments.exports import number, percent
 from experiments.results import (
     METRICS,
     TABLE_METRICS,
@@ -103,10 +103,13 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
         (only,) = comparisons
         if not math.isfinite(only.relative):
             return "is not defined here"
-        low, high = only.relative_interval
+        low, high = only.difference_interval
         known = math.isfinite(low) and math.isfinite(high)
-        spread = f"95 % interval {percent(low)} % to {percent(high)} %" if known else "no interval"
-        return f"{_CHANGE[trend(only)]}: {percent(only.relative)} % ({spread})"
+        spread = f"95 % interval {number(low)} to {number(high)}" if known else "no interval"
+        return (
+            f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
+            f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
+        )
     seen = Counter(trend(comparison) for comparison in comparisons)
     parts = [
         f"{_CHANGE[name]} in {seen[name]}" for name in ("rises", "falls", "unclear") if seen[name]

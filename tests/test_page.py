@@ -116,13 +116,15 @@ def test_explorer_holds_every_edge_s_means_and_interval(study, parsed):
 
 def test_table_1_has_both_values_intervals_change_and_the_published_pair(study, parsed):
     head, line = rows(parsed, "Table 1")
-    assert head == ["Comparison", "Act.Intens.", "Info.Complex. (nats)", "Dist.Kurt."]
+    assert head == [
+        "Comparison", "Activation intensity", "Information complexity (nats)",
+        "Distribution kurtosis",
+    ]  # fmt: skip
     assert line[0] == "tiny_grpo, arithmetic, alpha 0.1 10 questions"
     found = study.cells[0].comparisons["activation_intensity"]
-    shares = (found.relative, *found.relative_interval)
     expected = [
         *(found.base, *found.base_interval, found.rl, *found.rl_interval),
-        *(100 * share for share in shares),
+        *(100 * found.relative, found.difference, *found.difference_interval),
         *(1.10e-3, 1.31e-3),
     ]
     numbers = [float(n) for n in re.findall(r"[+-]?\d+\.?\d*(?:e-?\d+)?", line[1])]

@@ -70,9 +70,16 @@ def test_each_finding_names_direction_size_and_interval():
         "as in the paper", "opposite to the paper", "as in the paper", "no clear change",
         "as in the paper",
     ]  # fmt: skip
-    assert found[0].text == "rises: +20.0 % (95 % interval +15.0 % to +25.0 %)"
-    assert found[1].text == "falls: -30.0 % (95 % interval -35.0 % to -25.0 %)"
-    assert found[3].text == "does not clearly change: +1.0 % (95 % interval -4.0 % to +6.0 %)"
+    assert found[0].text == (
+        "rises: +20.0 %, from 1.00 to 1.20 (difference 0.200, 95 % interval 0.150 to 0.250)"
+    )
+    assert found[1].text == (
+        "falls: -30.0 %, from 1.00 to 0.700 (difference -0.300, 95 % interval -0.350 to -0.250)"
+    )
+    assert found[3].text == (
+        "does not clearly change: +1.0 %, from 1.00 to 1.01 "
+        "(difference 0.0100, 95 % interval -0.0400 to 0.0600)"
+    )
 
 
 def test_several_cells_are_counted_and_the_majority_decides():
@@ -105,7 +112,9 @@ def test_undefined_changes_and_missing_intervals_are_said_in_words():
     }
     found = verdict_of([dataclasses.replace(cell, comparisons=comparisons)]).findings
     assert found[0].text == "is not defined here"
-    assert found[1].text == "does not clearly change: +30.0 % (no interval)"
+    assert found[1].text == (
+        "does not clearly change: +30.0 %, from 1.00 to 1.30 (difference 0.300, no interval)"
+    )
     assert found[1].status == "no clear change"
 
 

@@ -115,9 +115,9 @@ def toy_cell(
         rows=rows,
         t_cut=7,
         funnel=(
-            Step(name="questions", rows=60, reason="the whole question set"),
-            Step(name="both right", rows=31, reason="both models answered correctly"),
-            Step(name="equal prompts", rows=31, reason="both prompts have as many tokens"),
+            Step(name="questions", rows=6 * samples, reason="the whole question set"),
+            Step(name="both right", rows=3 * samples + 1, reason="both models answered correctly"),
+            Step(name="equal prompts", rows=3 * samples + 1, reason="prompts have as many tokens"),
             Step(
                 name="similar length", rows=samples, reason="answer lengths differ by at most 0.5"
             ),

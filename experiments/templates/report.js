@@ -52,7 +52,7 @@
 
   function draw() {
     const rows = at.length, columns = 4 * cell.layers + 1, finger = matchMedia("(pointer: coarse)").matches;
-    const room = Math.max(280, canvas.parentElement.clientWidth) - left;
+    const room = Math.max(280, canvas.parentElement.clientWidth - 8) - left;
     size = Math.max(finger ? 12 : 6, Math.min(26, Math.floor(room / columns)));
     const ratio = window.devicePixelRatio || 1;
     const width = left + columns * size, height = top + rows * size;
@@ -159,7 +159,7 @@
   }
 
   function follow() {
-    const box = canvas.parentElement, x = left + chosen.r * size;
+    const box = canvas.parentElement, x = 4 + left + chosen.r * size;  // 4: its padding
     if (x < box.scrollLeft + left) box.scrollLeft = x - left;
     if (x + 2 * size > box.scrollLeft + box.clientWidth) box.scrollLeft = x + 2 * size - box.clientWidth;
   }
