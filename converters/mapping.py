@@ -7,11 +7,13 @@ first), so every transform is a reshape and a round trip gives the same bits.
 import dataclasses
 import math
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 from converters.errors import CheckpointError
+from converters.hf_weights import assemble
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import axis_sizes, block_axes, end_axes
 
@@ -109,20 +111,33 @@ def check_complete(config: ModelConfig, reader, directory: str | Path) -> None:
             )
 
 
-def read_entry(entry: Entry, reader) -> np.ndarray:
+def read_entry(entry: Entry, reader, dtype: np.dtype | None = None) -> np.ndarray:
     """One tensor in our shape, its values checked.
+
+    Args:
+      entry: which.
+      reader: of the checkpoint.
+      dtype: cast to it on the way, so that the tensor is never whole in both; None: as it is.
 
     Raises:
       CheckpointError: a value is NaN or infinite.
     """
-    tensor = reader.read(entry.hf_name)
-    if not _all_finite(tensor):
-        place = tuple(int(i) for i in np.argwhere(~np.isfinite(tensor))[0])
-        raise CheckpointError(
-            f"{reader.file_of(entry.hf_name)}: tensor {entry.hf_name}: expected finite values, "
-            f"found {tensor[place]} at {place}"
-        )
-    return tensor.reshape(entry.shape)
+    dtype = reader.dtype(entry.hf_name) if dtype is None else dtype
+    return assemble(_finite_pieces(entry, reader), entry.shape, dtype)
+
+
+def _finite_pieces(entry: Entry, reader) -> Iterator[np.ndarray]:
+    first = 0
+    for piece in reader.pieces(entry.hf_name):
+        if not _all_finite(piece):
+            at = int(np.flatnonzero(~np.isfinite(piece))[0])
+            place = tuple(int(i) for i in np.unravel_index(first + at, entry.hf_shape))
+            raise CheckpointError(
+                f"{reader.file_of(entry.hf_name)}: tensor {entry.hf_name}: expected finite values, "
+                f"found {piece[at]} at {place}"
+            )
+        yield piece
+        first += piece.size
 
 
 def _all_finite(tensor: np.ndarray) -> bool:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from converters import checkpoint as orbax
 from converters import mapping
 from converters.hf_config import read_config
-from converters.hf_weights import open_weights
+from converters.hf_weights import assemble, open_weights
 from eap_jax.parameters import block_axes
 
 
@@ -69,14 +69,18 @@ class StoredWeights:
 
     def _read(self, layer: int | None, names: Sequence[str]) -> dict[str, jax.Array]:
         if self._reader is not None:
-            entries = self._entries[layer]
-            found = {name: mapping.read_entry(entries[name], self._reader) for name in names}
+            found = {
+                name: mapping.read_entry(self._entries[layer][name], self._reader, self._dtype)
+                for name in names
+            }
         elif layer is None:
             found = orbax.load_ends(self.path, self.config, names=names)
         else:
             found = orbax.load_block(self.path, self.config, layer)
         placed = {}
         for name in names:  # one tensor at a time is in memory in both dtypes
-            tensor = jax.device_put(found.pop(name))
-            placed[name] = tensor if self._dtype is None else tensor.astype(self._dtype)
+            tensor = found.pop(name)
+            if self._dtype not in (None, tensor.dtype):
+                tensor = assemble([tensor.reshape(-1)], tensor.shape, self._dtype)
+            placed[name] = jax.device_put(tensor)
         return jax.block_until_ready(placed)

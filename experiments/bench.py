@@ -24,12 +24,13 @@ from absl import flags
 from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.transformer import init_parameters
-from experiments import bench_stream
+from experiments import bench_growth, bench_stream
 from experiments.bench_programs import (
     NEW_TOKENS,
     PRESETS,
     Preset,
     alpha_programs,
+    block_activation_bytes,
     forward,
     forward_and_input_gradient,
     matmul_program,
@@ -117,6 +118,7 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
         for name, remat in (("keep", False), ("remat", True))
     }
     writes = (1 + 2 * config.num_layers) * tokens * config.d_model * jnp.dtype(preset.dtype).itemsize
+    block_bytes = block_activation_bytes(preset)
     compiled = {
         n: statistics.median(compile_seconds(preset, n) for _ in range(compiles))
         for n in (4, 32)
@@ -136,6 +138,8 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
         "temporary_bytes": memory["keep"],
         "temporary_bytes_remat": memory["remat"],
         "stacked_writes_bytes": writes,
+        "block_activation_bytes": block_bytes,
+        "temporary_remat_over_needed": memory["remat"] / (writes + block_bytes),
         "compile_seconds_4_layers": compiled[4],
         "compile_seconds_32_layers": compiled[32],
         "compile_32_over_4": compiled[32] / compiled[4],
@@ -150,6 +154,8 @@ def main(_) -> None:
         again = [sys.executable, "-m", "experiments.bench", "--preset=7b", "--stream_from"]
         scratch = Path(flags.FLAGS.scratch)
         figures = bench_stream.bench_streamed(preset.config, scratch, again)
+    elif flags.FLAGS.growth:
+        figures = bench_growth.growth(preset, flags.FLAGS.repeats, in_turn)
     else:
         figures = bench(preset, flags.FLAGS.repeats)
     device = jax.devices()[0].device_kind
@@ -161,5 +167,6 @@ if __name__ == "__main__":
     flags.DEFINE_enum("preset", "small", list(PRESETS), "Model shape and batch.")
     flags.DEFINE_string("scratch", "bench_scratch", "7b: where 42 GB of checkpoints may lie.")
     flags.DEFINE_string("stream_from", None, "Only attribute the preset's batch from this checkpoint.")
+    flags.DEFINE_bool("growth", False, "Only how time and memory grow with tokens and layers.")
     flags.DEFINE_integer("repeats", 5, "Measured runs of each program.", lower_bound=1)
     run_main(main)

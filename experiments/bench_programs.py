@@ -12,7 +12,8 @@ import numpy as np
 from eap_jax.attribution import attribute, attribute_prefixes
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, self_entropy
-from eap_jax.transformer import Places, Transformer
+from eap_jax.parameters import parameter_shapes
+from eap_jax.transformer import Block, Places, Transformer
 from experiments.batching import pad_into_batches
 from experiments.selection import Text
 
@@ -93,6 +94,26 @@ def forward_and_input_gradient(params: dict, batch: Batch, config: ModelConfig):
     """Loss of a batch and its gradient with respect to the embedded input, by plain autodiff."""
     loss, input_BTD = loss_and_input(config, params, batch)
     return jax.value_and_grad(loss)(input_BTD)
+
+
+def block_activation_bytes(preset: Preset) -> int:
+    """Bytes that plain autodiff keeps of one block for its backward pass, weights not counted."""
+    config = preset.config
+    shape = (preset.rows, preset.length, config.d_model)
+    stream_BTD = jax.ShapeDtypeStruct(shape, preset.dtype)
+    block = {
+        name: jax.ShapeDtypeStruct(stacked[1:], preset.dtype)
+        for name, stacked in parameter_shapes(config)["blocks"].items()
+    }
+
+    def kept(params, stream_BTD):
+        places = Places.of_texts(config, preset.length)
+        return jax.vjp(lambda x: Block(config).apply({"params": params}, x, places)[0], stream_BTD)
+
+    leaves = jax.tree.leaves(jax.eval_shape(kept, block, stream_BTD)[1])
+    # Only activations have the length of the text among their axes.
+    activations = [leaf for leaf in leaves if preset.length in leaf.shape]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in activations)
 
 
 def matmul_program(preset: Preset) -> tuple[Callable, float]:

@@ -19,6 +19,7 @@ from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.batching import PaddedBatch, pad_into_batches
 from experiments.distributed import gathered
+from experiments.memory import activation_bytes, recompute_activations, write_bytes
 from experiments.numerics import Numerics, finish, weight_dtype
 from experiments.selection import Text
 
@@ -100,6 +101,8 @@ def score_texts(
         texts, batch_tokens=batch_tokens, multiple=mesh.shape["data"], cuts=cuts
     )
     collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description)
+    most = max(padded.batch.tokens_BT.size for padded in batches)
+    remat = recompute_activations(checkpoint.params, checkpoint.config, most, mesh)
     for padded in batches:
         batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
         results = attribute_prefixes(
@@ -108,6 +111,7 @@ def score_texts(
             weights_ABJ,
             lengths=padded.lengths,
             config=checkpoint.config,
+            remat=remat,
         )
         collected.add(padded, results)
     return collected.finish(numerics)
@@ -140,9 +144,8 @@ def score_streamed(
     collected = _Collected(config, len(texts), len(cuts) or 1, description)
     itemsize = jnp.dtype(weight_dtype(numerics)).itemsize
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
-    writes = (1 + 2 * config.num_layers) * config.d_model * tokens * itemsize
-    widths = config.d_model + (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
-    activations = (widths + 2 * config.d_ff) * tokens * itemsize  # of one layer
+    writes = write_bytes(config, tokens, itemsize)
+    activations = activation_bytes(config, tokens, itemsize)
     together = max(1, min(len(batches), kept_bytes // writes))
     room = kept_bytes - together * writes
     keep_layers = min(config.num_layers, max(0, room // (together * activations)))

@@ -1,0 +1,60 @@
+"""Whether a pass keeps its activations or computes them twice: chosen from the memory at hand.
+
+The choice rests on the memory that the device has in all, not on what is free just now: a run that
+goes on after a kill chooses as before, so its scores round as before.
+"""
+
+import math
+import os
+from pathlib import Path
+
+import jax
+
+from eap_jax.config import ModelConfig
+
+# What the estimate leaves out: the logits, the activations of the block at work, the system.
+_SPARE = 0.25
+
+
+def activation_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """Bytes of one layer's kept activations: its stream, heads, gate and up projection."""
+    heads = (config.num_heads + 2 * config.num_kv_heads) * config.head_dim
+    return (config.d_model + heads + 2 * config.d_ff) * tokens * itemsize
+
+
+def write_bytes(config: ModelConfig, tokens: int, itemsize: int) -> int:
+    """Bytes of all residual writes."""
+    return (1 + 2 * config.num_layers) * config.d_model * tokens * itemsize
+
+
+def device_bytes(device: jax.Device) -> int:
+    """Bytes that a device has in all: an accelerator's own, or this machine's share of its host's
+    memory for one of its simulated CPU devices."""
+    stats = device.memory_stats() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    limit = Path("/sys/fs/cgroup/memory.max")  # a container's or a job's own limit
+    if limit.is_file() and (text := limit.read_text().strip()).isdigit():
+        total = min(total, int(text))
+    return total // jax.local_device_count()
+
+
+def recompute_activations(params, config: ModelConfig, tokens: int, mesh: jax.sharding.Mesh) -> bool:
+    """Whether the activations of a batch are too large to be kept beside the weights.
+
+    Args:
+      params: parameters on the mesh.
+      config: the model.
+      tokens: tokens of the largest batch, padding included.
+      mesh: devices.
+    """
+    leaves = jax.tree.leaves(params)
+    itemsize = leaves[0].dtype.itemsize
+    own = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+    tokens = -(-tokens // mesh.shape["data"])
+    # The model axis splits heads and MLP width, not the stream; counting it whole errs to safety.
+    kept = write_bytes(config, tokens, itemsize)
+    kept += config.num_layers * activation_bytes(config, tokens, itemsize)
+    device = mesh.local_devices[0]
+    return own + kept > (1 - _SPARE) * device_bytes(device)
