@@ -6,6 +6,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 from converters.errors import CheckpointError
+from experiments.compiled import keep_compiled
 
 
 class InputError(ValueError):
@@ -20,6 +21,7 @@ def run_main(main: Callable[[list[str]], int | None]) -> None:
     """
 
     def guarded(argv: list[str]) -> int | None:
+        keep_compiled()
         logging.set_verbosity(logging.ERROR)  # libraries report every step of their own
         try:
             if len(argv) > 1:

@@ -2,12 +2,18 @@
 
 import os
 import socket
+import tempfile
 from pathlib import Path
 
 # Read at import of huggingface_hub, transformers and jax, so they are set before all of them.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TRANSFORMERS_OFFLINE"] = "1"
 os.environ["JAX_PLATFORMS"] = "cpu"
+# Compiled programs are kept for this session only, and shared by all of its processes.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="compiled-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 import jax
 import pytest
