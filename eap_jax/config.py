@@ -110,7 +110,9 @@ class ModelConfig:
                 f"found {self.num_kv_heads}"
             )
         if self.head_dim % 2:
-            raise ValueError(f"head_dim: rotary embedding needs an even size, found {self.head_dim}")
+            raise ValueError(
+                f"head_dim: rotary embedding needs an even size, found {self.head_dim}"
+            )
         if self.layer_windows is not None:
             if len(self.layer_windows) != self.num_layers:
                 raise ValueError(
@@ -118,7 +120,9 @@ class ModelConfig:
                     f"found {len(self.layer_windows)}"
                 )
             if any(w is not None and w < 1 for w in self.layer_windows):
-                raise ValueError(f"layer_windows: expected positive sizes, found {self.layer_windows}")
+                raise ValueError(
+                    f"layer_windows: expected positive sizes, found {self.layer_windows}"
+                )
             if all(w is None for w in self.layer_windows):
                 raise ValueError("layer_windows: no layer has a window; pass None")
 

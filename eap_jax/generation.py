@@ -94,8 +94,10 @@ def generate(
     num_rows = len(prompts)
     if key is None:
         key = jax.random.key(0)
-    keys_B = key if key.ndim else jax.vmap(functools.partial(jax.random.fold_in, key))(
-        jnp.arange(num_rows)
+    keys_B = (
+        key
+        if key.ndim
+        else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
     )
     width = _round_up(max(map(len, prompts)))
     tokens_BP = np.zeros((num_rows, width), np.int32)
@@ -131,7 +133,9 @@ def _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity) -> 
     places = Places.of_slots(config, jnp.arange(width), capacity, start_B)
     logits_BV, caches = _extend(_unstack(params, config), tokens_BP, places, caches, config)
     last_B = _choose(logits_BV, keys_B, width - start_B, sampling)
-    return _State(slot=jnp.int32(width), last_B=last_B, done_B=_stops(last_B, sampling), caches=caches)
+    return _State(
+        slot=jnp.int32(width), last_B=last_B, done_B=_stops(last_B, sampling), caches=caches
+    )
 
 
 @functools.partial(

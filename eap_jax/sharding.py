@@ -82,7 +82,9 @@ def place_batch(batch, mesh: Mesh):
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         # Of several processes, each puts the rows of its own devices.
-        return jax.make_array_from_callback(leaf.shape, sharding, lambda rows: np.asarray(leaf)[rows])
+        return jax.make_array_from_callback(
+            leaf.shape, sharding, lambda rows: np.asarray(leaf)[rows]
+        )
 
     return jax.tree.map(place, batch)
 

@@ -93,7 +93,9 @@ def attribute_streamed(
     ends = weights.ends(("final_norm", head_name(config)))
     most_logits = HEAD_LOGITS[first_kept > 0]
     heads = [
-        _head(config, objective, ends, *state, item.batch, item.weights_ABJ, item.lengths, most_logits)
+        _head(
+            config, objective, ends, *state, item.batch, item.weights_ABJ, item.lengths, most_logits
+        )
         for state, item in zip(states, work, strict=True)
     ]
     jax.block_until_ready(heads)

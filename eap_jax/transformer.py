@@ -199,7 +199,9 @@ class Block(nn.Module):
         Returns:
           (stream after the layer, (writes [2, B, T, D], `Activations`)).
         """
-        taps = [0, 0, 0, 0] if taps_4BTD is None else [t.astype(stream_BTD.dtype) for t in taps_4BTD]
+        taps = (
+            [0, 0, 0, 0] if taps_4BTD is None else [t.astype(stream_BTD.dtype) for t in taps_4BTD]
+        )
         reads = [stream_BTD + tap for tap in taps[:3]]
         q, k, v = self.attention_in(*reads, places)
         attention_BTD = self.attention_out(q, k, v, places, window)

@@ -119,11 +119,12 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
         .temp_size_in_bytes
         for name, remat in (("keep", False), ("remat", True))
     }
-    writes = (1 + 2 * config.num_layers) * tokens * config.d_model * jnp.dtype(preset.dtype).itemsize
+    writes = (
+        (1 + 2 * config.num_layers) * tokens * config.d_model * jnp.dtype(preset.dtype).itemsize
+    )
     block_bytes = block_activation_bytes(preset)
     compiled = {
-        n: statistics.median(compile_seconds(preset, n) for _ in range(compiles))
-        for n in (4, 32)
+        n: statistics.median(compile_seconds(preset, n) for _ in range(compiles)) for n in (4, 32)
     }
     return {
         "parameters": config.num_parameters,
@@ -168,7 +169,9 @@ def main(_) -> None:
 if __name__ == "__main__":
     flags.DEFINE_enum("preset", "small", list(PRESETS), "Model shape and batch.")
     flags.DEFINE_string("scratch", "bench_scratch", "7b: where 42 GB of checkpoints may lie.")
-    flags.DEFINE_string("stream_from", None, "Only attribute the preset's batch from this checkpoint.")
+    flags.DEFINE_string(
+        "stream_from", None, "Only attribute the preset's batch from this checkpoint."
+    )
     flags.DEFINE_bool("growth", False, "Only how time and memory grow with tokens and layers.")
     flags.DEFINE_integer("repeats", 5, "Measured runs of each program.", lower_bound=1)
     run_main(main)

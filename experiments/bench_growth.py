@@ -57,8 +57,8 @@ def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
         batch = random_batch(shape)
         compiled = attribute.lower(params, batch, config=shape.config, remat=True).compile()
         memory[layers, length] = compiled.memory_analysis().temp_size_in_bytes
-        programs[layers, length] = lambda params=params, batch=batch, config=shape.config: attribute(
-            params, batch, config=config
+        programs[layers, length] = lambda params=params, batch=batch, config=shape.config: (
+            attribute(params, batch, config=config)
         )
         programs["attention", length] = attention_program(shape)
     times = in_turn(programs, repeats)

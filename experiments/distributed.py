@@ -30,7 +30,9 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
             raise InputError("coordinator: expected host:port beside num_processes and process_id")
         return
     if coordinator != "auto" and (num_processes is None or process_id is None):
-        raise InputError(f"coordinator {coordinator}: expected num_processes and process_id with it")
+        raise InputError(
+            f"coordinator {coordinator}: expected num_processes and process_id with it"
+        )
     try:
         if coordinator == "auto":
             jax.distributed.initialize()

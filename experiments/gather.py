@@ -80,7 +80,9 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
     found = store.read_json(directory / "metrics.json")
     pair, dataset, rule = manifest["pair"], found["dataset"], Rule(**found["rule"])
     chosen = store.read_json(directory / "cell.json")["rows"]
-    by_idx = {row.fields.get("idx"): row for row in read_rows(directory.parent / "all_correct.jsonl")}
+    by_idx = {
+        row.fields.get("idx"): row for row in read_rows(directory.parent / "all_correct.jsonl")
+    }
     missing = [idx for idx in chosen if idx not in by_idx]
     if missing:
         raise InputError(f"{directory.parent / 'all_correct.jsonl'}: expected idx {missing[0]}")

@@ -32,9 +32,7 @@ def local_checkpoint(name: str, side: Side) -> Path:
     try:
         files = {Path(file).suffix for file in huggingface_hub.list_repo_files(name)}
         weights = _WEIGHTS[0] if ".safetensors" in files else _WEIGHTS[1]
-        return Path(
-            huggingface_hub.snapshot_download(name, allow_patterns=[*_ALWAYS, weights])
-        )
+        return Path(huggingface_hub.snapshot_download(name, allow_patterns=[*_ALWAYS, weights]))
     # The Hub's client raises its own errors, httpx's and OSError, and promises no common base.
     except Exception as error:
         cached = _cached(name)

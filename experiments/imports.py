@@ -21,7 +21,16 @@ from experiments.errors import InputError
 from experiments.grading import grade
 from experiments.questions import Question
 
-_RESPONSE = ("response", "output", "generated_text", "completion", "text", "outputs", "resps", "code")
+_RESPONSE = (
+    "response",
+    "output",
+    "generated_text",
+    "completion",
+    "text",
+    "outputs",
+    "resps",
+    "code",
+)
 _TRUTH = ("gt", "answer", "target", "reference")
 _NUMBER = ("idx", "doc_id", "index", "id")
 
@@ -50,7 +59,9 @@ def import_answers(path: Path, *, tokenizer, prompt: str) -> list[Answer]:
         try:
             fields = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{place}: expected a JSON object, found broken JSON: {error}") from None
+            raise InputError(
+                f"{place}: expected a JSON object, found broken JSON: {error}"
+            ) from None
         if not isinstance(fields, dict):
             raise InputError(f"{place}: expected a JSON object, found {type(fields).__name__}")
         answer = _answer(fields, len(answers), place, tokenizer, prompt)
@@ -103,7 +114,9 @@ def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: s
     )
 
 
-def _prompt_tokens(fields, idx: int, question: str, tokenizer, prompt: str, place: str) -> list[int]:
+def _prompt_tokens(
+    fields, idx: int, question: str, tokenizer, prompt: str, place: str
+) -> list[int]:
     if isinstance(fields.get("prompt"), str):
         return tokenizer(fields["prompt"])["input_ids"]
     if not question:
@@ -117,7 +130,9 @@ def _encode(tokenizer, text: str, place: str) -> list[int]:
     tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
     back = tokenizer.decode(tokens)
     if back != text:
-        at = next((i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), len(back))
+        at = next(
+            (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), len(back)
+        )
         raise InputError(
             f"{place}: the answer's tokens do not give its text back: character {at + 1}: expected "
             f"{text[at : at + 20]!r}, found {back[at : at + 20]!r}"
@@ -130,7 +145,9 @@ def _token_ids(fields: dict[str, Any], name: str, place: str) -> list[int]:
     if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
         found = found[0]  # one of n samples
     if not isinstance(found, list) or not found or not all(type(token) is int for token in found):
-        raise InputError(f"{place}: {name}: expected a list of token ids, found {str(found)[:40]!r}")
+        raise InputError(
+            f"{place}: {name}: expected a list of token ids, found {str(found)[:40]!r}"
+        )
     return found
 
 

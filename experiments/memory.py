@@ -40,7 +40,9 @@ def device_bytes(device: jax.Device) -> int:
     return total // jax.local_device_count()
 
 
-def recompute_activations(params, config: ModelConfig, tokens: int, mesh: jax.sharding.Mesh) -> bool:
+def recompute_activations(
+    params, config: ModelConfig, tokens: int, mesh: jax.sharding.Mesh
+) -> bool:
     """Whether the activations of a batch are too large to be kept beside the weights.
 
     Args:

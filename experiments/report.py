@@ -1,7 +1,7 @@
 """All that people read of a finished study, made from its saved files: report, tables, figures.
 
-    <pair>/report.html, table.md, table.csv
-    <pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json, figures/*.{png,svg}
+<pair>/report.html, table.md, table.csv
+<pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json, figures/*.{png,svg}
 """
 
 from pathlib import Path

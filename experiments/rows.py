@@ -56,7 +56,9 @@ def _imported(opened: OpenStudy) -> dict[Side, list[Answer]]:
     found = {
         side: import_answers(
             path,
-            tokenizer=AutoTokenizer.from_pretrained(opened.checkpoints[side], local_files_only=True),
+            tokenizer=AutoTokenizer.from_pretrained(
+                opened.checkpoints[side], local_files_only=True
+            ),
             prompt=opened.study.pair.prompt,
         )
         for side, path in opened.study.imported.items()

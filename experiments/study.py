@@ -142,12 +142,16 @@ def open_study(study: Study, say: Say) -> OpenStudy:
                 f"{study.pair.rl}: {field}: expected {base} as in {study.pair.base}, found {rl}; "
                 "the two models have different graphs or vocabularies and cannot be compared"
             )
+    try:
+        mesh = make_mesh(study.mesh)
+    except ValueError as error:  # fewer devices than it asks for
+        raise InputError(str(error)) from None
     opened = OpenStudy(
         study=study,
         checkpoints=checkpoints,
         configs=configs,
         hashes={side: checkpoint_hash(checkpoints[side]) for side in SIDES},
-        mesh=make_mesh(study.mesh),
+        mesh=mesh,
     )
     layers = configs["base"].num_layers
     say(f"pair: {study.pair.key} ({study.pair.method}): {study.pair.base} -> {study.pair.rl}")

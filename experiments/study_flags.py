@@ -69,10 +69,9 @@ def studies(
     f = flags.FLAGS
     try:
         sizes = parse_mesh(f.mesh)
-        number = {name: int if name == "num_samples" else float for name in _RULE}
-        values = [[number[name](text) for text in getattr(f, name)] for name in _RULE]
     except ValueError as error:
         raise InputError(f"flags: {error}") from None
+    values = [_numbers(name) for name in _RULE]
     rules = [
         Rule(**dict(zip(_RULE, choice, strict=True)), seed=f.seed)
         for choice in itertools.product(*values)
@@ -112,6 +111,17 @@ def studies(
         )
         for pair in pairs
     ]
+
+
+def _numbers(name: str) -> list[float]:
+    """A rule's flag as numbers."""
+    number = int if name == "num_samples" else float
+    texts = getattr(flags.FLAGS, name)
+    try:
+        return [number(text) for text in texts]
+    except ValueError:
+        kind = "whole numbers" if number is int else "numbers"
+        raise InputError(f"{name}: expected {kind}, found {','.join(texts)!r}") from None
 
 
 def report_failures(failures: list[tuple[str, str]]) -> int:

@@ -134,9 +134,7 @@ def test_a_failed_cell_is_named_and_stops_no_other(tmp_path, monkeypatch):
 
     monkeypatch.setattr(cells, "select", picky)
     outcome = run_grid([settings], silent)
-    assert outcome.failures == [
-        ("tiny_grpo, arithmetic, alpha 0.2", "selection: no row is left")
-    ]
+    assert outcome.failures == [("tiny_grpo, arithmetic, alpha 0.2", "selection: no row is left")]
     assert len(outcome.cells) == 5
     assert len(outcome.reports) == 1
 

@@ -56,7 +56,9 @@ def test_streaming_from_disk_scores_as_in_memory(directory):
 
 
 def test_a_missing_layer_is_named(tmp_path):
-    save_hf(tmp_path / "hf", toys.MAIN, toys.random_params(toys.MAIN), architecture="Qwen2ForCausalLM")
+    save_hf(
+        tmp_path / "hf", toys.MAIN, toys.random_params(toys.MAIN), architecture="Qwen2ForCausalLM"
+    )
     to_orbax(tmp_path / "hf", tmp_path / "orbax")
     shutil.rmtree(tmp_path / "orbax" / "blocks" / "001")
     with pytest.raises(CheckpointError, match="missing 001"):

@@ -54,7 +54,9 @@ def test_worked_solution_is_a_chain_of_true_equations_and_both_styles_are_graded
 
 def test_splits_share_no_chain_whatever_the_seeds():
     chains = {
-        split: {(p.start, p.steps) for seed in range(4) for p in task.draw_problems(seed, 800, split)}
+        split: {
+            (p.start, p.steps) for seed in range(4) for p in task.draw_problems(seed, 800, split)
+        }
         for split in ("train", "test")
     }
     assert len(chains["train"]) > 1500

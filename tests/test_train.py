@@ -98,9 +98,7 @@ def test_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
 
     environment = os.environ | {"JAX_PLATFORMS": "cpu"}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(
-        command(whole), cwd=REPOSITORY, env=environment, check=True, capture_output=True
-    )
+    subprocess.run(command(whole), cwd=REPOSITORY, env=environment, check=True, capture_output=True)
     process = subprocess.Popen(
         command(killed), cwd=REPOSITORY, env=environment,
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
@@ -127,9 +125,7 @@ def test_other_settings_in_the_same_directory_are_refused(tmp_path):
     train.train(recipe, START, tmp_path / "run", checkpoint_every=1)
     before = _weights(tmp_path / "run")
     with pytest.raises(InputError, match="other settings .seed."):
-        train.train(
-            Recipe(algorithm="sft", seed=1, rounds=1, batch=8), START, tmp_path / "run", 1
-        )
+        train.train(Recipe(algorithm="sft", seed=1, rounds=1, batch=8), START, tmp_path / "run", 1)
     assert _equal(before, _weights(tmp_path / "run"))
 
 

@@ -1,7 +1,8 @@
 r"""Train the shipped family: one SFT start and five arms of equal budget, with their cards.
 
     python -m experiments.posttrain.family --output=DIR --seed=0           start and all arms
-    python -m experiments.posttrain.family --output=DIR --seed=1 --start=experiments/checkpoints/tiny_start
+    python -m experiments.posttrain.family --output=DIR --seed=1 \
+        --start=experiments/checkpoints/tiny_start
     python -m experiments.posttrain.family --output=DIR --publish=experiments/checkpoints
 
 Each step is resumable. --publish copies the models of a finished family with their cards and
@@ -41,9 +42,7 @@ ARMS = {
 
 def start_recipe(seed: int) -> Recipe:
     """The SFT that every arm starts from."""
-    return Recipe(
-        algorithm="sft", seed=seed, rounds=START_ROUNDS, learning_rate=4e-3, warmup=100
-    )
+    return Recipe(algorithm="sft", seed=seed, rounds=START_ROUNDS, learning_rate=4e-3, warmup=100)
 
 
 def arm_recipe(name: str, seed: int) -> Recipe:

@@ -1,6 +1,7 @@
 r"""What post-training changed in the tiny family: accuracy and metrics of every arm and seed.
 
-    python -m experiments.posttrain.results --families=DIR0,DIR1,DIR2 --output=experiments/checkpoints/results.json
+    python -m experiments.posttrain.results --families=DIR0,DIR1,DIR2 \
+        --output=experiments/checkpoints/results.json
 
 Each family directory (made by `experiments.posttrain.family`) is one training seed. Every arm is
 compared with its SFT start by the same study as `experiments.run`; the JSON file keeps all figures,

@@ -45,7 +45,7 @@ def demonstrations(tokenizer, seed: int, round_number: int, count: int) -> tuple
     problems = [draw_problem(rng, "train") for _ in range(count)]
     prompts = tokenizer([p.prompt for p in problems])["input_ids"]
     responses = tokenizer([p.solution(draw_style(rng, p)) for p in problems])["input_ids"]
-    return prompts, [response + [tokenizer.eos_token_id] for response in responses]
+    return prompts, [[*response, tokenizer.eos_token_id] for response in responses]
 
 
 def sample_rollouts(
@@ -120,7 +120,9 @@ def pack(prompts: list[list[int]], responses: list[list[int]]) -> Responses:
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         text = prompt + response
         if len(text) > MAX_LENGTH + 1:
-            raise ValueError(f"text {row}: expected at most {MAX_LENGTH + 1} tokens, found {len(text)}")
+            raise ValueError(
+                f"text {row}: expected at most {MAX_LENGTH + 1} tokens, found {len(text)}"
+            )
         tokens_BT[row, : len(text)] = text
         mask_BT[row, len(prompt) - 1 : len(text) - 1] = 1
     return Responses(tokens_BT=tokens_BT, mask_BT=mask_BT)
