@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
 from eap_jax.objective import Batch, Objective, self_entropy
+from eap_jax.sharding import Layout
 from eap_jax.steps import Attribution, backward_step, finish, forward_step, head_step, start
 from eap_jax.transformer import windows
 
@@ -29,7 +30,9 @@ from eap_jax.transformer import windows
 HEAD_LOGITS = {False: 2**24, True: 2**22}
 
 
-@functools.partial(jax.jit, static_argnames=("config", "objective", "granularity", "remat"))
+@functools.partial(
+    jax.jit, static_argnames=("config", "objective", "granularity", "remat", "layout")
+)
 def attribute(
     params: dict,
     batch: Batch,
@@ -38,6 +41,7 @@ def attribute(
     objective: Objective = self_entropy,
     granularity: Granularity = "qkv",
     remat: bool = False,
+    layout: Layout | None = None,
 ) -> Attribution:
     """Scores of all edges for a batch of responses.
 
@@ -50,6 +54,7 @@ def attribute(
       granularity: `qkv` scores the q, k and v reads apart (R = 4L+1), `block` their sum (R = 2L+1).
       remat: keep only the writes and recompute the rest in the backward sweep: less memory, half
         as much again compute.
+      layout: where streams and writes lie on a mesh (`sharding.layout`); None: the compiler decides.
 
     Returns:
       `Attribution`.
@@ -63,12 +68,14 @@ def attribute(
         objective=objective,
         granularity=granularity,
         remat=remat,
+        layout=layout,
     )
     return found
 
 
 @functools.partial(
-    jax.jit, static_argnames=("lengths", "config", "objective", "granularity", "remat")
+    jax.jit,
+    static_argnames=("lengths", "config", "objective", "granularity", "remat", "layout"),
 )
 def attribute_prefixes(
     params: dict,
@@ -80,6 +87,7 @@ def attribute_prefixes(
     objective: Objective = self_entropy,
     granularity: Granularity = "qkv",
     remat: bool = False,
+    layout: Layout | None = None,
 ) -> tuple[Attribution, ...]:
     """Scores of all edges for several losses on prefixes of the same texts, one forward for all.
 
@@ -88,7 +96,7 @@ def attribute_prefixes(
     over the places before its end only.
 
     Args:
-      params, config, objective, granularity, remat: see `attribute`.
+      params, config, objective, granularity, remat, layout: see `attribute`.
       batch: the whole texts; its own weights are not used.
       weights_ABJ: weights of the targets in each of the A losses, [B, J] each.
       lengths: the places, from the first, that each loss depends on: every target of weight above 0
@@ -97,23 +105,23 @@ def attribute_prefixes(
     Returns:
       one `Attribution` a loss, as `attribute` gives it for the shortened texts.
     """
-    input_BTD, writes_BWTD = start(config, params, batch.tokens_BT)
 
     def forward(carry, layer):
         block_params, window, number = layer
-        *carry, activations = forward_step(config, block_params, *carry, number, window)
+        *carry, activations = forward_step(config, block_params, *carry, number, window, layout)
         return tuple(carry), None if remat else activations
 
+    carry = start(config, params, batch.tokens_BT, layout)
     layers = (params["blocks"], windows(config), jnp.arange(config.num_layers))
-    (stream_BTD, writes_BWTD), kept = jax.lax.scan(forward, (input_BTD, writes_BWTD), layers)
+    (stream_BTD, writes_BWTD), kept = jax.lax.scan(forward, carry, layers)
     head = head_step(
         config, objective, params, stream_BTD, writes_BWTD, batch, weights_ABJ, lengths,
-        HEAD_LOGITS[remat],
+        HEAD_LOGITS[remat], layout,
     )  # fmt: skip
 
     def backward(grads, layer):
         kept, (block_params, window, number) = layer
-        return backward_step(config, block_params, kept, writes_BWTD, grads, number, window)
+        return backward_step(config, block_params, kept, writes_BWTD, grads, number, window, layout)
 
     _, scores_LBWX = jax.lax.scan(backward, head.grads, (kept, layers), reverse=True)
     return finish(scores_LBWX, head, granularity)

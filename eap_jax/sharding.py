@@ -4,6 +4,7 @@ The mesh has two axes: `data` splits the batch, `model` splits heads, MLP width 
 (tensor parallelism). An axis letter that its mesh axis does not divide stays whole on every device.
 """
 
+import dataclasses
 import math
 
 import jax
@@ -87,6 +88,45 @@ def place_batch(batch, mesh: Mesh):
         )
 
     return jax.tree.map(place, batch)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Layout:
+    """Where an attribution pass keeps its largest arrays on a mesh.
+
+    Streams are whole on every device of the model axis, as tensor parallelism needs them. All
+    writes only wait for their contraction, which sums over T: each device keeps and contracts a
+    part of every text, so their memory is divided by both axes.
+
+    Attributes:
+      stream: of [B, T, D].
+      writes: of [B, W, T, D].
+    """
+
+    stream: NamedSharding
+    writes: NamedSharding
+
+    def whole(self, stream_BTD: jax.Array) -> jax.Array:
+        """The same stream, laid out so."""
+        return jax.lax.with_sharding_constraint(stream_BTD, self.stream)
+
+    def apart(self, writes_BWTD: jax.Array) -> jax.Array:
+        """The same writes, laid out so."""
+        return jax.lax.with_sharding_constraint(writes_BWTD, self.writes)
+
+
+def layout(mesh: Mesh, length: int) -> Layout | None:
+    """Layout of texts of `length` on a mesh; None for one device, where there is nothing to place.
+
+    A length that the model axis does not divide stays whole.
+    """
+    if mesh.size == 1:
+        return None
+    places = "model" if length % mesh.shape["model"] == 0 else None
+    return Layout(
+        stream=NamedSharding(mesh, PartitionSpec("data")),
+        writes=NamedSharding(mesh, PartitionSpec("data", None, places)),
+    )
 
 
 def _sharding(letters: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:

@@ -15,6 +15,7 @@ from eap_jax.backward import at_positions, block_gradients, head_gradients
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
+from eap_jax.sharding import Layout
 from eap_jax.transformer import Activations, Block, Places, embed
 
 
@@ -47,7 +48,9 @@ class Head:
     losses: tuple[jax.Array, ...]
 
 
-def start(config: ModelConfig, ends: dict, tokens_BT: jax.Array) -> tuple[jax.Array, jax.Array]:
+def start(
+    config: ModelConfig, ends: dict, tokens_BT: jax.Array, layout: Layout | None = None
+) -> tuple[jax.Array, jax.Array]:
     """The embedded input, and the buffer of all writes [B, W, T, D] with the input in its place.
 
     The batch comes first in the buffer, as the contraction needs it: gathered by a scan, layers
@@ -56,21 +59,28 @@ def start(config: ModelConfig, ends: dict, tokens_BT: jax.Array) -> tuple[jax.Ar
     input_BTD = embed(ends, tokens_BT)
     rows, length, width = input_BTD.shape
     writes_BWTD = jnp.zeros((rows, 1 + 2 * config.num_layers, length, width), input_BTD.dtype)
-    return input_BTD, writes_BWTD.at[:, 0].set(input_BTD)
+    return _whole(layout, input_BTD), _apart(layout, writes_BWTD.at[:, 0].set(input_BTD))
 
 
 def forward_step(
-    config: ModelConfig, block_params: dict, stream_BTD, writes_BWTD, number, window=None
+    config: ModelConfig,
+    block_params: dict,
+    stream_BTD: jax.Array,
+    writes_BWTD: jax.Array,
+    number,
+    window=None,
+    layout: Layout | None = None,
 ) -> tuple[jax.Array, jax.Array, Activations]:
     """Layer `number`: the stream after it, the writes with its own, and its activations."""
     places = Places.of_texts(config, stream_BTD.shape[1])
     stream_BTD, (writes_2BTD, activations) = Block(config).apply(
         {"params": block_params}, stream_BTD, places, window
     )
+    writes_B2TD = _whole(layout, jnp.moveaxis(writes_2BTD, 0, 1))
     writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
-        writes_BWTD, jnp.moveaxis(writes_2BTD, 0, 1), 1 + 2 * number, axis=1
+        writes_BWTD, writes_B2TD, 1 + 2 * number, axis=1
     )
-    return stream_BTD, writes_BWTD, activations
+    return _whole(layout, stream_BTD), _apart(layout, writes_BWTD), activations
 
 
 def head_step(
@@ -83,14 +93,18 @@ def head_step(
     weights_ABJ: Sequence[jax.Array],
     lengths: Sequence[int],
     most_logits: int,
+    layout: Layout | None = None,
 ) -> Head:
     """Losses, their gradients at the last stream, and the scores of the edges into `logits`."""
     losses_BJ, grads_BJD = head_gradients(
         config, objective, ends, stream_BTD, batch, most_logits=most_logits
     )
     grads = tuple(
-        at_positions(
-            grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, stream_BTD.dtype
+        _whole(
+            layout,
+            at_positions(
+                grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, stream_BTD.dtype
+            ),
         )
         for weights_BJ, length in zip(weights_ABJ, lengths, strict=True)
     )
@@ -109,11 +123,12 @@ def backward_step(
     grads: Sequence[jax.Array],
     number,
     window=None,
+    layout: Layout | None = None,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
     """Layer `number`, from its end to its reads.
 
     Args:
-      config, block_params, window: the layer.
+      config, block_params, window, layout: the layer and where its arrays lie.
       kept: its activations, or None to compute them again from the writes before it.
       writes_BWTD: all writes.
       grads: gradient of each loss with respect to the stream after the layer.
@@ -123,8 +138,9 @@ def backward_step(
       gradients with respect to the stream before the layer, and the scores of the edges into its
       four reads, [B, W, 4A], the reads of one loss together.
     """
-    stream = _stream_before(writes_BWTD, number) if kept is None else kept
+    stream = _whole(layout, _stream_before(writes_BWTD, number)) if kept is None else kept
     attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * number, 1, False)
+    attention_BTD = _whole(layout, attention_BTD)
     reads, before = [], []
     for grad_BTD in grads:
         length = grad_BTD.shape[1]
@@ -133,8 +149,8 @@ def backward_step(
             config, block_params, stream_a, attention_a, grad_BTD,
             Places.of_texts(config, length), window,
         )  # fmt: skip
-        reads.append(reads_B4TD)
-        before.append(grad_BTD)
+        reads.append(_whole(layout, reads_B4TD))
+        before.append(_whole(layout, grad_BTD))
     return tuple(before), _contract(writes_BWTD, reads)
 
 
@@ -160,6 +176,14 @@ def _assemble(scores_LBW4, logits_scores_BW1, granularity: Granularity) -> jax.A
     scores_BWR = jnp.moveaxis(scores_LBW4, 0, 2).reshape(num_rows, num_writers, -1)
     scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)
     return jnp.where(edge_mask(num_layers, granularity), scores_BWR, 0.0)
+
+
+def _whole(layout: Layout | None, stream_BTD: jax.Array) -> jax.Array:
+    return stream_BTD if layout is None else layout.whole(stream_BTD)
+
+
+def _apart(layout: Layout | None, writes_BWTD: jax.Array) -> jax.Array:
+    return writes_BWTD if layout is None else layout.apart(writes_BWTD)
 
 
 def _stream_before(writes_BWTD: jax.Array, number: jax.Array) -> jax.Array:

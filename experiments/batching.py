@@ -76,7 +76,8 @@ def _rung(length: int) -> int:
     """The smallest width of the ladder that holds `length` tokens."""
     width = 8
     while width < length:
-        width += width // 8
+        # From 64 on in fours, so that a mesh can divide long texts.
+        width += width // 8 if width < 64 else width // 32 * 4
     return width
 
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import jax
 
 from eap_jax.config import ModelConfig
+from eap_jax.parameters import parameter_shapes
+from eap_jax.sharding import parameter_shardings
 
 # What the estimate leaves out: the logits, the activations of the block at work, the system.
 _SPARE = 0.25
@@ -41,22 +43,25 @@ def device_bytes(device: jax.Device) -> int:
 
 
 def recompute_activations(
-    params, config: ModelConfig, tokens: int, mesh: jax.sharding.Mesh
+    config: ModelConfig, itemsize: int, tokens: int, mesh: jax.sharding.Mesh
 ) -> bool:
     """Whether the activations of a batch are too large to be kept beside the weights.
 
     Args:
-      params: parameters on the mesh.
       config: the model.
+      itemsize: bytes of a parameter and of an activation.
       tokens: tokens of the largest batch, padding included.
       mesh: devices.
     """
-    leaves = jax.tree.leaves(params)
-    itemsize = leaves[0].dtype.itemsize
-    own = sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves)
+    shardings = jax.tree.leaves(parameter_shardings(config, mesh))
+    shapes = jax.tree.leaves(parameter_shapes(config), is_leaf=lambda x: isinstance(x, tuple))
+    own = sum(
+        math.prod(sharding.shard_shape(shape))
+        for sharding, shape in zip(shardings, shapes, strict=True)
+    )
     tokens = -(-tokens // mesh.shape["data"])
-    # The model axis splits heads and MLP width, not the stream; counting it whole errs to safety.
+    # The model axis divides most of these too; counting them whole errs to safety.
     kept = write_bytes(config, tokens, itemsize)
     kept += config.num_layers * activation_bytes(config, tokens, itemsize)
-    device = mesh.local_devices[0]
-    return own + kept > (1 - _SPARE) * device_bytes(device)
+    limit = (1 - _SPARE) * device_bytes(mesh.local_devices[0])
+    return own * itemsize + kept > limit

@@ -14,7 +14,7 @@ from eap_jax.attribution import attribute_prefixes
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.metrics import column_sum_residual
-from eap_jax.sharding import place_batch
+from eap_jax.sharding import layout, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.batching import PaddedBatch, pad_into_batches
@@ -102,7 +102,8 @@ def score_texts(
     )
     collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description)
     most = max(padded.batch.tokens_BT.size for padded in batches)
-    remat = recompute_activations(checkpoint.params, checkpoint.config, most, mesh)
+    itemsize = jax.tree.leaves(checkpoint.params)[0].dtype.itemsize
+    remat = recompute_activations(checkpoint.config, itemsize, most, mesh)
     for padded in batches:
         batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
         results = attribute_prefixes(
@@ -112,6 +113,7 @@ def score_texts(
             lengths=padded.lengths,
             config=checkpoint.config,
             remat=remat,
+            layout=layout(mesh, batch.tokens_BT.shape[1]),
         )
         collected.add(padded, results)
     return collected.finish(numerics)

@@ -1,4 +1,4 @@
-"""Strict surroundings of every test: two devices, full precision, no network, no litter."""
+"""Strict surroundings of every test: four devices, full precision, no network, no litter."""
 
 import os
 import socket
@@ -18,7 +18,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 import jax
 import pytest
 
-jax.config.update("jax_num_cpu_devices", 2)
+jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_default_matmul_precision", "highest")
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -1,4 +1,6 @@
-"""Placement on two simulated devices: the same scores and tokens, the arrays really split."""
+"""Placement on simulated devices: the same scores and tokens, the arrays really split."""
+
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,7 @@ import toys
 from eap_jax import sharding
 from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
-from eap_jax.parameters import parameter_axes
+from eap_jax.parameters import parameter_axes, parameter_shapes
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"].config
 
@@ -51,8 +53,8 @@ def test_a_malformed_mesh_flag_is_refused_in_full(text):
 
 
 def test_a_mesh_larger_than_the_machine_is_refused():
-    with pytest.raises(ValueError, match="expected 4 devices, found 2"):
-        sharding.make_mesh("data:2,model:2")
+    with pytest.raises(ValueError, match="expected 8 devices, found 4"):
+        sharding.make_mesh("data:4,model:2")
 
 
 def test_a_mesh_takes_the_devices_it_is_given():
@@ -102,16 +104,59 @@ def single():
     return params, batch, attribute(params, batch, config=TOY)
 
 
-@pytest.mark.parametrize("text", ["data:2", "model:2"])
-def test_two_devices_give_the_scores_of_one(single, text):
+@pytest.mark.parametrize("text", ["data:2", "model:2", "data:2,model:2"])
+@pytest.mark.parametrize("length", [12, 13, None], ids=["divided", "odd length", "no layout"])
+@pytest.mark.parametrize("remat", [False, True])
+def test_several_devices_give_the_scores_of_one(single, text, length, remat):
     params, batch, expected = single
     mesh = sharding.make_mesh(text)
+    layout = None
+    if length is not None:
+        widened = jnp.pad(batch.tokens_BT, ((0, 0), (0, length - batch.tokens_BT.shape[1])))
+        batch = batch.replace(tokens_BT=widened)
+        layout = sharding.layout(mesh, length)
     found = attribute(
-        sharding.place_parameters(params, TOY, mesh), sharding.place_batch(batch, mesh), config=TOY
-    )
-    assert len(found.scores_BWR.sharding.device_set) == 2
+        sharding.place_parameters(params, TOY, mesh), sharding.place_batch(batch, mesh),
+        config=TOY, layout=layout, remat=remat,
+    )  # fmt: skip
+    assert len(found.scores_BWR.sharding.device_set) == mesh.size
     assert toys.relative(found.scores_BWR, expected.scores_BWR) <= 1e-5
     assert toys.relative(found.loss_B, expected.loss_B) <= 1e-6
+
+
+def temporary_bytes(config, text, rows, length, *, remat):
+    """Of one device, by the compiler's own account, for a batch whose targets are all its places."""
+    mesh = sharding.make_mesh(text)
+    params = jax.tree.map(
+        lambda where, shape: jax.ShapeDtypeStruct(shape, jnp.float32, sharding=where),
+        sharding.parameter_shardings(config, mesh),
+        parameter_shapes(config),
+        is_leaf=lambda leaf: isinstance(leaf, jax.sharding.Sharding),
+    )
+    batch = sharding.place_batch(
+        toys.batch_of(toys.random_texts(config, [(1, length)] * rows)), mesh
+    )
+    lowered = attribute.lower(
+        params, batch, config=config, remat=remat, layout=sharding.layout(mesh, length)
+    )
+    return lowered.compile().memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("remat", [False, True])
+def test_the_model_axis_divides_temporary_memory(remat):
+    config = dataclasses.replace(TOY, num_layers=12, num_kv_heads=TOY.num_heads, d_ff=256)
+    whole = temporary_bytes(config, "", 2, 64, remat=remat)
+    assert temporary_bytes(config, "model:2", 2, 64, remat=remat) <= 0.6 * whole
+
+
+def test_one_device_needs_no_layout_and_writes_are_split_along_the_text():
+    assert sharding.layout(sharding.make_mesh(""), 12) is None
+    mesh = sharding.make_mesh("model:2")
+    writes = jnp.zeros((2, 5, 12, 8))
+    placed = jax.jit(sharding.layout(mesh, 12).apart)(writes)
+    assert {shard.data.shape for shard in placed.addressable_shards} == {(2, 5, 6, 8)}
+    whole = jax.jit(sharding.layout(mesh, 13).apart)(jnp.zeros((2, 5, 13, 8)))
+    assert {shard.data.shape for shard in whole.addressable_shards} == {(2, 5, 13, 8)}
 
 
 def test_a_placed_batch_has_half_its_rows_on_each_device(single):
