@@ -30,7 +30,7 @@ setup(
         "filelock",
     ],
     extras_require={
-        "test": ["pytest>=9"],
+        "test": ["pytest>=9", "pytest-xdist>=3.8"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
         # Question sets that the Hub holds as parquet.
