@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import CheckpointError
-from eap_jax.config import ModelConfig, RopeScaling
+from converters.hf_rope import parse_rope
+from eap_jax.config import ModelConfig
 
 ARCHITECTURES = ("LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -51,13 +52,6 @@ _NEUTRAL = {
     "pruned_heads": ({}, None),
     "auto_map": (None,),
 }
-_ROPE_KEYS = {
-    "default": set(),
-    "linear": {"factor"},
-    "llama3": {
-        "factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings",
-    },
-}  # fmt: skip
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -124,7 +118,7 @@ def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfi
         qkv_bias = attention_bias
         if _flag(data, "qkv_bias", attention_bias, place) != attention_bias:
             raise CheckpointError(f"{place}: qkv_bias: {architecture} does not honour it")
-    rope_theta, rope_scaling = _rope(data, place)
+    rope_theta, rope_scaling = parse_rope(data, place)
     default_kv_heads = {"MistralForCausalLM": 8, "Qwen2ForCausalLM": 32}.get(architecture)
     kv_heads = data.get("num_key_value_heads", default_kv_heads)
     try:
@@ -255,67 +249,6 @@ def _bias(data: dict[str, Any], key: str, architecture: str, place: str) -> bool
     if value and architecture != "LlamaForCausalLM":
         raise CheckpointError(f"{place}: {key}: only LlamaForCausalLM honours it")
     return value
-
-
-def _rope(data: dict[str, Any], place: str) -> tuple[float, RopeScaling | None]:
-    old, new = data.get("rope_scaling"), data.get("rope_parameters")
-    for key, value in (("rope_scaling", old), ("rope_parameters", new)):
-        if value is not None and not isinstance(value, dict):
-            raise CheckpointError(f"{place}: {key}: expected an object or null, found {value!r}")
-    theta = data.get("rope_theta")
-    if new is not None:
-        if theta is not None and new.get("rope_theta", theta) != theta:
-            raise CheckpointError(
-                f"{place}: rope_theta {theta} and rope_parameters.rope_theta {new['rope_theta']} "
-                "contradict each other"
-            )
-        theta = new.get("rope_theta", theta)
-    parsed_old = _scaling(old, place, "rope_scaling")
-    parsed_new = _scaling(new, place, "rope_parameters")
-    if old is not None and new is not None and parsed_old != parsed_new:
-        raise CheckpointError(f"{place}: rope_scaling and rope_parameters contradict each other")
-    return (10000.0 if theta is None else theta), parsed_new if old is None else parsed_old
-
-
-def _scaling(data: dict[str, Any] | None, place: str, key: str) -> RopeScaling | None:
-    if not data:
-        return None
-    data = dict(data)
-    data.pop("rope_theta", None)
-    kinds = [data.pop(name) for name in ("rope_type", "type") if name in data]
-    if kinds[1:] and kinds[0] != kinds[1]:
-        raise CheckpointError(
-            f"{place}: {key}: rope_type {kinds[0]!r} and type {kinds[1]!r} differ"
-        )
-    if data.get("partial_rotary_factor") in (1, 1.0):
-        data.pop("partial_rotary_factor")
-    kind = kinds[0] if kinds else "default"
-    if not isinstance(kind, str) or kind not in _ROPE_KEYS:
-        raise CheckpointError(
-            f"{place}: {key}: expected rope type default, linear or llama3, found {kind!r}"
-        )
-    if set(data) != _ROPE_KEYS[kind]:
-        raise CheckpointError(
-            f"{place}: {key}: rope type {kind} expects the keys {sorted(_ROPE_KEYS[kind])}, "
-            f"found {sorted(data)}"
-        )
-    if kind == "default":
-        return None
-    for name, value in data.items():
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-            raise CheckpointError(
-                f"{place}: {key}: {name}: expected a positive number, found {value!r}"
-            )
-    try:
-        return RopeScaling(
-            kind=kind,
-            factor=data["factor"],
-            low_freq_factor=data.get("low_freq_factor"),
-            high_freq_factor=data.get("high_freq_factor"),
-            original_context=data.get("original_max_position_embeddings"),
-        )
-    except ValueError as error:
-        raise CheckpointError(f"{place}: {key}: {error}") from None
 
 
 def _windows(data: dict[str, Any], architecture: str, num_layers: int, place: str):

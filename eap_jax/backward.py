@@ -9,9 +9,10 @@ import functools
 import jax
 import jax.numpy as jnp
 
+from eap_jax.block import Activations, Block, Places
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective
-from eap_jax.transformer import Activations, Block, Places, unembed
+from eap_jax.transformer import unembed
 
 
 def block_gradients(
@@ -35,7 +36,7 @@ def block_gradients(
       window: keys a query sees, or None.
 
     Returns:
-      gradients of the four branch reads [B, 4, T, D] in the order of `transformer.READS`, and the
+      gradients of the four branch reads [B, 4, T, D] in the order of `block.READS`, and the
       gradient with respect to the stream before the layer.
     """
     stage = functools.partial(Block(config).apply, {"params": block_params})

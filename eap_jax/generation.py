@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from eap_jax.block import Block, Cache, Places
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import Block, Cache, Places, Transformer
+from eap_jax.transformer import Transformer
 
 # Prompts and caches are rounded up to this many slots, to share compiled programs.
 _SLOT_MULTIPLE = 16

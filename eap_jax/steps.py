@@ -12,11 +12,12 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.backward import at_positions, block_gradients, head_gradients
+from eap_jax.block import Activations, Block, Places
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
 from eap_jax.sharding import Layout
-from eap_jax.transformer import Activations, Block, Places, embed
+from eap_jax.transformer import embed
 
 
 @flax.struct.dataclass

@@ -10,10 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from eap_jax.attribution import attribute, attribute_prefixes
+from eap_jax.block import Block, Places
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
-from eap_jax.transformer import Block, Places, Transformer
+from eap_jax.transformer import Transformer
 from experiments.batching import pad_into_batches
 from experiments.selection import Text
 

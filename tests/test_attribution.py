@@ -12,12 +12,13 @@ import toys
 from converters.loading import load_checkpoint
 from eap_jax import attribution
 from eap_jax.attribution import attribute
+from eap_jax.block import Places
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask, num_edges, reader_names, to_block, writer_names
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
-from eap_jax.transformer import Places, Taps, Transformer
+from eap_jax.transformer import Taps, Transformer
 from experiments.responses import read_rows
 from experiments.selection import Rule, select, truncate
 

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import pytest
 import toys
 
+from eap_jax.block import Block, Places
 from eap_jax.sharding import make_mesh
-from eap_jax.transformer import Block, Places
 from experiments import memory
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"].config
