@@ -5,6 +5,10 @@ different lengths ends in the same slot, and each row's first used slot is its `
 """
 
 import jax
+import jax.numpy as jnp
+
+# Queries of a text that attend together; more of them in texts beyond 16 such groups.
+_QUERIES, _MOST_GROUPS = 128, 16
 
 
 def visible(
@@ -48,3 +52,28 @@ def attend(q_BTNH: jax.Array, k_BSKH: jax.Array, v_BSKH: jax.Array, seen: jax.Ar
       (a padded place) gets a finite, meaningless value.
     """
     return jax.nn.dot_product_attention(q_BTNH, k_BSKH, v_BSKH, mask=seen, implementation="xla")
+
+
+def attend_text(
+    q_BTNH: jax.Array, k_BTKH: jax.Array, v_BTKH: jax.Array, window: jax.Array | int | None = None
+) -> jax.Array:
+    """`attend` of texts that fill their slots from 0, a group of queries at a time.
+
+    A group is only held against the keys up to its own last place, so nearly half of all logits
+    are never computed, forward or backward.
+
+    Args:
+      q_BTNH, k_BTKH, v_BTKH: of all T places.
+      window: see `visible`.
+
+    Returns:
+      [B, T, N, H] in the queries' dtype.
+    """
+    length = q_BTNH.shape[1]
+    group = max(_QUERIES, -(-length // _MOST_GROUPS))
+    slots_T, mixed = jnp.arange(length), []
+    for first in range(0, length, group):
+        end = min(first + group, length)
+        seen = visible(slots_T[first:end], slots_T[:end], window=window)
+        mixed.append(attend(q_BTNH[:, first:end], k_BTKH[:, :end], v_BTKH[:, :end], seen))
+    return jnp.concatenate(mixed, axis=1)

@@ -12,7 +12,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.attention import attend, visible
+from eap_jax.attention import attend, attend_text, visible
 from eap_jax.config import ModelConfig
 from eap_jax.layers import gated, rms_norm, rotary_tables, rotate
 from eap_jax.parameters import axis_sizes, block_axes
@@ -110,10 +110,13 @@ class Block(nn.Module):
 
     def attention_out(self, q_BTNH, k_BSKH, v_BSKH, places: Places, window=None) -> jax.Array:
         """Queries, keys and values -> the attention's write [B, T, D]."""
-        seen = visible(
-            places.query_slots_T, places.key_slots_S, window=window, start_B=places.start_B
-        )
-        mixed_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, seen)
+        if places.start_B is None:
+            mixed_BTNH = attend_text(q_BTNH, k_BSKH, v_BSKH, window)
+        else:
+            seen = visible(
+                places.query_slots_T, places.key_slots_S, window=window, start_B=places.start_B
+            )
+            mixed_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, seen)
         return self._linear("BTNH,DNH->BTD", mixed_BTNH, "o", self.config.output_bias)
 
     def mlp_in(self, read_BTD):

@@ -1,15 +1,19 @@
 """How attribution's time and memory grow with the length of the text and with the layers.
 
-Time is linear in tokens but for attention, whose share is measured alone at each length and taken
-off. Memory is compared with the buffer of all read gradients [R, B, T, D], which must not exist.
+Attention compares all pairs of places, everything else is linear in tokens: the times of all
+lengths are fitted by a * T + b * T^2, and the worst deviation shows any further growth. Attention
+alone is timed beside it. Memory is compared with the buffer of all read gradients [R, B, T, D],
+which must not exist.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
 
-from eap_jax.attention import attend, visible
+from eap_jax.attention import attend_text
 from eap_jax.attribution import attribute
 from eap_jax.graph import reader_names
 from eap_jax.transformer import init_parameters
@@ -21,7 +25,7 @@ LAYERS = (4, 8, 12)
 
 def attention_program(preset: Preset):
     """Attention forward and backward at a preset's shape, as every layer runs it."""
-    config, slots_T = preset.config, jnp.arange(preset.length)
+    config = preset.config
     heads = (preset.rows, preset.length, config.num_heads, config.head_dim)
     kv_heads = (preset.rows, preset.length, config.num_kv_heads, config.head_dim)
     q, k, v = (
@@ -31,7 +35,7 @@ def attention_program(preset: Preset):
 
     @jax.jit
     def there_and_back(q, k, v):
-        mixed, pull = jax.vjp(lambda q, k, v: attend(q, k, v, visible(slots_T, slots_T)), q, k, v)
+        mixed, pull = jax.vjp(attend_text, q, k, v)
         return mixed, pull(mixed)
 
     return lambda: there_and_back(q, k, v)
@@ -62,9 +66,12 @@ def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
         )
         programs["attention", length] = attention_program(shape)
     times = in_turn(programs, repeats)
-    per_token = {
-        n: (times[LAYERS[0], n] - LAYERS[0] * times["attention", n]) / n * 1e3 for n in LENGTHS
-    }
+    lengths_T = np.array(LENGTHS, np.float64)
+    seconds_T = np.array([times[LAYERS[0], n] for n in LENGTHS])
+    # Relative deviations count, so each row is divided by its time.
+    terms = np.stack([lengths_T, lengths_T**2], axis=1) / seconds_T[:, None]
+    (linear, squared), _ = scipy.optimize.nnls(terms, np.ones(len(LENGTHS)))
+    fitted_T = linear * lengths_T + squared * lengths_T**2
     few, some, many = (times[n, 512] for n in LAYERS)
     read_gradients = (
         len(reader_names(LAYERS[0])) * LENGTHS[-1] * preset.config.d_model
@@ -72,8 +79,10 @@ def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
     )  # fmt: skip
     return {
         **{f"ms_per_token_{n}": times[LAYERS[0], n] / n * 1e3 for n in LENGTHS},
-        **{f"ms_per_token_{n}_without_attention": value for n, value in per_token.items()},
-        "longest_over_shortest_without_attention": per_token[LENGTHS[-1]] / per_token[LENGTHS[0]],
+        "ms_per_token_linear_part": linear * 1e3,
+        "squared_share_longest": squared * lengths_T[-1] ** 2 / seconds_T[-1],
+        "attention_share_longest": LAYERS[0] * times["attention", LENGTHS[-1]] / seconds_T[-1],
+        "worst_deviation_from_fit": np.abs(fitted_T / seconds_T - 1).max(),
         "seconds_per_further_layer": (many - few) / (LAYERS[2] - LAYERS[0]),
         "later_layers_over_earlier": (many - some) / (some - few),
         "temporary_bytes_longest": memory[LAYERS[0], LENGTHS[-1]],

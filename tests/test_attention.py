@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from eap_jax.attention import attend, visible
+from eap_jax.attention import attend, attend_text, visible
 
 
 def literal(q, k, v, seen):
@@ -86,3 +86,17 @@ def test_bfloat16_attention_keeps_its_softmax_in_float32():
     exact = literal(*(np.asarray(x, np.float32) for x in (q, k, v)), seen)
     error = np.abs(np.asarray(found, np.float32) - exact).max()
     assert error <= 2**-7 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("length", [5, 128, 129, 300, 2100])
+@pytest.mark.parametrize("window", [None, 7])
+def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(length, window):
+    keys = jax.random.split(jax.random.key(length), 4)
+    q, ct = (jax.random.normal(key, (1, length, 4, 8)) for key in keys[:2])
+    k, v = (jax.random.normal(key, (1, length, 2, 8)) for key in keys[2:])
+    slots = jnp.arange(length)
+    seen = visible(slots, slots, window=window)
+    expected, pull = jax.vjp(lambda q, k, v: attend(q, k, v, seen), q, k, v)
+    found, pull_groups = jax.vjp(lambda q, k, v: attend_text(q, k, v, window), q, k, v)
+    for one, other in zip((found, *pull_groups(ct)), (expected, *pull(ct)), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
