@@ -1,19 +1,22 @@
-"""Answer extraction and equivalence, by math-verify.
+"""Verdicts on responses.
 
-The answer is the content of the last `\\boxed{}`, otherwise what follows the last `####`, otherwise
-the last expression that math-verify finds. Equivalence is mathematical, not textual.
+Formulas are compared in a process of their own (`experiments.equivalence`), which the operating
+system ends when an answer takes too long: an alarm in this process would wait for a huge power to be
+computed, and would work in the main thread only. Equal texts and plain numbers need no such process.
 """
 
+import atexit
 import dataclasses
 import functools
-import logging
-import re
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
 
-from math_verify import parse, verify
-from math_verify.errors import TimeoutException
-
-# math-verify logs a traceback for every expression that it cannot read; the verdict says it all.
-logging.getLogger("math_verify").setLevel(logging.CRITICAL)
+from experiments.answer_form import join_thousands, number
+from experiments.extraction import extract_answer
 
 _SECONDS = 5
 
@@ -26,54 +29,98 @@ class Verdict:
     extracted: str | None
 
 
-def grade(response: str, reference: str, *, seconds: int = _SECONDS) -> Verdict:
-    """Grade a response.
+def grade(response: str, reference: str, *, seconds: float = _SECONDS) -> Verdict:
+    """Grade a response. Any thread may call it.
 
     Args:
       response: the model's text.
       reference: the right answer, bare (`42`, `\\frac{1}{2}`).
-      seconds: limit for each of parsing and comparing; past it the response counts as wrong.
-        Needs the main thread, whose alarm signal enforces it.
+      seconds: limit for comparing; past it the response counts as wrong.
 
     Returns:
       `Verdict`.
+
+    Raises:
+      RuntimeError: the process that compares formulas does not start.
     """
     answer = extract_answer(response)
     if answer is None:
         return Verdict(correct=False, extracted=None)
-    return Verdict(correct=_equivalent(answer, reference, seconds), extracted=answer)
-
-
-def extract_answer(text: str) -> str | None:
-    """The final answer in a response, as written, or None."""
-    boxed = extract_boxed(text)
-    if boxed is not None:
-        return boxed.strip()
-    if "####" in text:
-        return text.rsplit("####", 1)[1].strip().split("\n")[0]
-    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?(?:/\d+)?", text)
-    return numbers[-1] if numbers else None
-
-
-def extract_boxed(text: str) -> str | None:
-    """Content of the last complete `\\boxed{...}`, braces balanced."""
-    for start in reversed([m.end() for m in re.finditer(r"\\boxed\s*\{", text)]):
-        depth = 1
-        for end in range(start, len(text)):
-            depth += {"{": 1, "}": -1}.get(text[end], 0)
-            if depth == 0:
-                return text[start:end]
-    return None
+    return Verdict(correct=_equivalent(answer, reference.strip(), seconds), extracted=answer)
 
 
 # Post-training grades the same few short answers over and over.
 @functools.lru_cache(maxsize=65536)
-def _equivalent(answer: str, reference: str, seconds: int) -> bool:
+def _equivalent(answer: str, reference: str, seconds: float) -> bool:
     if answer == reference:
         return True
-    try:
-        expected = parse(f"${reference}$", parsing_timeout=seconds)
-        found = parse(f"${answer}$", parsing_timeout=seconds)
-        return bool(expected and found and verify(expected, found, timeout_seconds=seconds))
-    except TimeoutException:
-        return False
+    found, expected = number(join_thousands(answer)), number(join_thousands(reference))
+    if found is not None and expected is not None:
+        return found == expected
+    return _COMPARER.ask(answer, reference, seconds)
+
+
+class _Comparer:
+    """The process that compares formulas: started at the first question, again after its death."""
+
+    def __init__(self):
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen | None = None
+        self._owner = 0
+
+    def ask(self, answer: str, reference: str, seconds: float) -> bool:
+        question = {"answer": answer, "reference": reference, "seconds": seconds}
+        with self._lock:
+            # A forked process must not read the answers to its parent's questions.
+            if self._process is None or self._owner != os.getpid():
+                self._start()
+            try:
+                self._process.stdin.write(json.dumps(question) + "\n")
+                self._process.stdin.flush()
+                reply = self._process.stdout.readline()
+            except BrokenPipeError:
+                reply = ""
+            except BaseException:  # An interrupt: its answer must not go to the next question.
+                self.stop()
+                raise
+            if not reply.endswith("\n"):  # Its alarm, or the end of its memory or stack.
+                self.stop()
+                return False
+            return json.loads(reply)
+
+    def _start(self) -> None:
+        root = str(Path(__file__).resolve().parent.parent)
+        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+        # A session of its own: an interrupt at the keyboard is for this process alone.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "experiments.equivalence"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            start_new_session=True,
+        )
+        self._owner = os.getpid()
+        if self._process.stdout.readline() != "ready\n":
+            self.stop()
+            raise RuntimeError(
+                "grading: expected the process that compares formulas to start, found that "
+                f"{sys.executable} -m experiments.equivalence ended"
+            )
+
+    def stop(self) -> None:
+        process, self._process = self._process, None
+        if process is None or self._owner != os.getpid():
+            return
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        try:
+            process.stdin.close()
+        except BrokenPipeError:  # What was not sent yet is not missed.
+            pass
+
+
+_COMPARER = _Comparer()
+atexit.register(_COMPARER.stop)

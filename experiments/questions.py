@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.errors import InputError
-from experiments.grading import extract_boxed
+from experiments.extraction import extract_boxed
 from experiments.posttrain.task import draw_problems
 
 DATASETS = ("gsm8k", "math", "college_math", "arithmetic")

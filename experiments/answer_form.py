@@ -1,0 +1,242 @@
+r"""The form of an answer: one spelling of LaTeX, and its parts: items, unit, percent sign, words."""
+
+import dataclasses
+import re
+from decimal import Decimal, InvalidOperation
+
+_SIGNS = {
+    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
+    "°": r"^\circ ", "≤": r"\le ", "≥": r"\ge ", "<=": r"\le ", ">=": r"\ge ", "∪": r"\cup ",
+    "∈": r"\in ", "±": r"\pm ", "’": "'", "€": "", "£": "", r"\$": "", "$": "", r"\(": "", r"\)": "",
+    r"\[": "", r"\]": "", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")",
+    r"\displaystyle": "", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
+    r"\leq": r"\le", r"\geq": r"\ge", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
+    r"\mathrm{i}": "i", r"\mathrm{e}": "e", "infinity": r"\infty", r"\lor": ",", r"\%": "%",
+}  # fmt: skip
+_SIGN = re.compile(
+    "|".join(
+        (r"(?<!\\)" if sign[0] == "\\" else "")  # Not the end of a matrix's row.
+        + re.escape(sign)
+        + (r"(?![A-Za-z])" if sign[-1].isalpha() and sign[0] == "\\" else "")
+        for sign in sorted(_SIGNS, key=len, reverse=True)
+    )
+)
+_TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox|operatorname|rm)\b\s*"
+_SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*")
+_SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|,\s*\\!)\s*(?=\d{3}(?!\d))")
+_SPACES = re.compile(r"(?:(?<!\\)\\[,;:! ]|\\q?quad(?![a-z])|~|\s)+")
+_AND_OR = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*|;\s*")
+
+_NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
+_TEN_TO = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d))$")
+_VARIABLE = re.compile(r"[A-Za-df-hj-z]")
+_LONGEST_NUMBER = 2000
+_RELATION = re.compile(r"=|<|>|\\(?:le|ge|lt|gt|ne|neq|equiv)(?![A-Za-z])")
+_NAME = re.compile(
+    r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+(?: [A-Za-z]+)*)(?:'|_\{?\w+\}?|\^\{-1\})*"
+    r"(?:\([A-Za-z\\, ]*\))?|\\frac\{d\w*\}\{d\w*\}"
+)
+_FUNCTIONS = "sin cos tan cot sec csc log ln exp sqrt pi mod min max infty dx dy dt".split()
+
+
+def canonical(text: str) -> str:
+    """One spelling for what looks the same in print."""
+    text = _SPACE_IN_NUMBER.sub("", text.replace("\n", " "))
+    text = _SIGN.sub(lambda sign: _SIGNS[sign.group()], text)
+    text = re.sub(_TEXT + r"\{", r"\\text{", _SIZES.sub("", text))
+    text = _AND_OR.sub(", ", text) if not _is_prose(text) else text
+    text = _SPACES.sub(" ", text)
+    text = re.sub(r"\\text\{\s*\}", "", text)
+    text = re.sub(r"\^\{\s*\\circ\s*\}", r"^\\circ", text)
+    # 3\frac{1}{2} and 3 1/2 are sums.
+    text = re.sub(r"(?<![\w}.^_])(\d+)\s+(\d+)/(\d+)(?![\w/])", r"\1\\frac{\2}{\3}", text)
+    text = re.sub(r"(?<![\w}.^_])(\d+)\s*\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?(?!\w)", r"(\1+\\frac{\2}{\3})", text)
+    text = text.strip().rstrip(".,").removeprefix(r"\approx").strip()
+    text = re.sub(r"^[A-Za-z]\s*\\in(?![A-Za-z])\s*", "", text)
+    builder = re.fullmatch(r"\\\{\s*[A-Za-z]\s*(?:\\mid|\\vert|:|\|)\s*((?:(?!\\\}).)*)\\\}", text)
+    return builder.group(1).strip() if builder else text
+
+
+def join_thousands(text: str) -> str:
+    """1,234 as one number."""
+    return re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)", lambda n: n.group().replace(",", ""), text)
+
+
+def number(text: str) -> Decimal | None:
+    """The value of a plain number, or None. Exact and quick, however large the exponent."""
+    text = text.strip()
+    if len(text) > _LONGEST_NUMBER:
+        return None
+    power = _TEN_TO.search(text)
+    if power:
+        text = f"{text[: power.start()]}e{power.group(1) or power.group(2)}"
+    if not _NUMBER.fullmatch(text):
+        return None
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Several values: their brackets (None: bare) and the texts between the commas."""
+
+    brackets: tuple[str, str] | None
+    items: list[str]
+
+
+_TOKEN = re.compile(r"\\[{}]|\\[A-Za-z]+|\\.|.", re.DOTALL)
+_OPEN, _CLOSE = ("(", "[", "{", "\\{"), (")", "]", "}", "\\}")
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Parts between the separators that stand in no bracket."""
+    parts, depth = [""], 0
+    for token in _TOKEN.findall(text):
+        depth += (token in _OPEN) - (token in _CLOSE)
+        if token == separator and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts]
+
+
+def collection(text: str) -> Collection | None:
+    """The items of a list, tuple, set or interval; None where the text is one value."""
+    items = _split(text, ",")
+    if len(items) > 1:
+        return Collection(brackets=None, items=[item for item in items if item])
+    tokens = _TOKEN.findall(text)
+    if len(tokens) < 2 or tokens[0] not in ("(", "[", "\\{") or tokens[-1] not in (")", "]", "\\}"):
+        return None
+    depth = 0
+    for i, token in enumerate(tokens):
+        depth += (token in _OPEN) - (token in _CLOSE)
+        if depth == 0 and i < len(tokens) - 1:
+            return None
+    items = _split("".join(tokens[1:-1]), ",")
+    if len(items) == 1 and tokens[0] != "\\{":
+        return None
+    return Collection(brackets=(tokens[0], tokens[-1]), items=[item for item in items if item])
+
+
+def union(text: str) -> list[str]:
+    r"""The parts of a union, between `\cup`."""
+    return _split(text, r"\cup")
+
+
+def plus_minus(text: str) -> list[str]:
+    r"""The two values of an expression with `\pm`, or the expression alone."""
+    if not re.search(r"\\pm(?![a-z])", text) or len(_split(text, ",")) > 1:
+        return [text]
+    signs = (("+", "-"), ("-", "+"))
+    return [
+        re.sub(r"\\mp(?![a-z])", minus, re.sub(r"\\pm(?![a-z])", plus, text)).strip()
+        for plus, minus in signs
+    ]
+
+
+def has_relation(text: str) -> bool:
+    """Whether the text is an equation or an inequality."""
+    return bool(_RELATION.search(text))
+
+
+def assignment(text: str) -> tuple[str, str]:
+    """(name, value) of `x = 5`; the name is empty where nothing is named."""
+    left, sign, right = text.partition(r"\approx")
+    if sign and not _NAME.fullmatch(left.strip()):
+        text = left.strip()
+    elif sign:
+        text = f"{left}={right}"
+    left, equals, right = text.partition("=")
+    name = left.strip()
+    # \log_6(216) = 3 is its value.
+    if equals and not _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", left)) and "\\" in left:
+        return "", right.rpartition("=")[2].strip()
+    if not equals or not _NAME.fullmatch(name) or re.search(r"[<>]|\\[lg]e", right):
+        return "", text
+    return re.sub(r"\s", "", name), right.rpartition("=")[2].strip()
+
+
+def split_percent(text: str) -> tuple[str, bool]:
+    """(text without its percent sign, whether it had one)."""
+    bare = re.sub(r"\s*(?:%|\\text\{\s*(?:%|percent)\s*\}|percent)$", "", text)
+    return (bare, True) if bare and bare != text else (text, False)
+
+
+_UNITS = {
+    "cm": "centimeter centimetre", "mm": "millimeter millimetre", "m": "meter metre",
+    "km": "kilometer kilometre", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
+    "g": "gram", "kg": "kilogram", "mg": "milligram", "lb": "pound", "oz": "ounce",
+    "s": "second sec", "min": "minute", "h": "hour hr", "d": "day", "wk": "week", "yr": "year",
+    "l": "liter litre", "ml": "milliliter millilitre", "gal": "gallon", "degree": "deg circ",
+    "degc": "circc", "degf": "circf", "km/h": "kmh kmph kph", "mi/h": "mph", "m/s": "", "rad": "radian",
+    "dollar": "usd", "cent": "", "am": "", "pm": "", "unit": "", "n": "newton", "j": "joule",
+}  # fmt: skip
+_UNIT = {alias: unit for unit, aliases in _UNITS.items() for alias in [unit, *aliases.split()]}
+_POWER = r"(?:\s*\^\s*\{?\d\}?)?"
+_UNIT_TAIL = re.compile(
+    rf"(?<=[\d}})\w.])\s*(?P<unit>\^\s*\\circ\s*(?:\\text\{{)?\s*[CF]?\}}?|"
+    rf"(?:(?:\\text\{{[^{{}}]*\}}{_POWER}|/|\\cdot|\s)+)|"
+    rf"(?:\s|(?<=\d))(?:[A-Za-z]{{2,}}|(?<=\s)[a-zA-Z](?=\s|\^|/|$)){_POWER}"
+    rf"(?:\s*/\s*[A-Za-z]+{_POWER}|\s+[A-Za-z.]+{_POWER})*)$"
+)
+
+
+def split_unit(text: str) -> tuple[str, str]:
+    """(text without its unit, the unit in one spelling, or an empty string)."""
+    found = _UNIT_TAIL.search(text)
+    if not found or not found.group("unit").strip() or not text[: found.start()].strip(" ({"):
+        return text, ""
+    raw = re.sub(r"\\text|[\\{}^.]|cdot", " ", found.group("unit")).casefold()
+    if any(name in _FUNCTIONS for name in raw.split()):
+        return text, ""
+    letters = re.fullmatch(r"\s*[a-z]\s*", raw) and "\\text" not in found.group("unit")
+    if letters and raw.strip() not in _UNIT:
+        return text, ""
+    return text[: found.start()].strip(), _unit(raw)
+
+
+def _unit(raw: str) -> str:
+    """`square centimeters` and `cm 2` -> `cm2`; words that are no unit say nothing."""
+    power = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
+    tail = "".join(power.get(word, "") for word in raw.split())
+    names = []
+    for word in re.findall(r"[a-z]+|\d|/", raw.replace("per", "/")):
+        name = _UNIT.get(word) or _UNIT.get(word.removesuffix("s")) or (word if not word.isalpha() else "")
+        names.append(name)
+    name = "".join(names) + tail
+    return _UNIT.get(name, name)
+
+
+def _is_prose(text: str) -> bool:
+    """Whether words, not formulas, make the answer."""
+    plain = re.sub(r"\\text\{([^{}]*)\}", r"\1", re.sub(_TEXT + r"\{", r"\\text{", text))
+    plain = re.sub(r"\\(?:begin|end)\{[a-z]+\*?\}(?:\{[a-z|]+\})?", " ", plain)
+    plain = re.sub(r"\\[A-Za-z]+|[_^]\{?\w+\}?", " ", plain)
+    found = re.findall(r"[A-Za-z]{2,}", plain)
+    found = [word for word in found if word.casefold() not in ("and", "or", *_FUNCTIONS)]
+    return len(found) > 2 and not re.match(r"\s*[-(]?[\d.\\]", text)
+
+
+def words(text: str, *, force: bool = False) -> str | None:
+    r"""The words of an answer that is words (`\text{odd}`, (C), Yes), in lower case; None for a formula.
+
+    Args:
+      text: canonical.
+      force: read any text as words.
+    """
+    bare = re.sub(r"\\text\{([^{}]*)\}", r" \1 ", text)
+    is_words = (
+        re.fullmatch(r"\(?(?:\\text\{[^{}\d]*\}\s*)+\)?", text)
+        or re.fullmatch(r"\([A-Z]\)", text)
+        or re.fullmatch(r"[A-Za-z]{3,}(?:[ '-]+[A-Za-z]+)*", text)
+        or re.fullmatch(r"(?i:no|yes|dne)", text)
+        or _is_prose(text)
+    )
+    if not is_words and not force:
+        return None
+    bare = re.sub(r"\s+", " ", bare).strip(" .")
+    bare = re.sub(r"^\(\s*(\w+)\s*\)$", r"\1", bare)
+    return bare if len(bare) == 1 and not is_words else bare.casefold()
