@@ -10,7 +10,7 @@ _SIGNS = {
     "∈": r"\in ", "±": r"\pm ", "’": "'", "€": "", "£": "", r"\$": "", "$": "", r"\(": "", r"\)": "",
     r"\[": "", r"\]": "", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")",
     r"\displaystyle": "", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
-    r"\leq": r"\le", r"\geq": r"\ge", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
+    r"\leqslant": r"\le", r"\geqslant": r"\ge", r"\leq": r"\le", r"\geq": r"\ge", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
     r"\mathrm{i}": "i", r"\mathrm{e}": "e", "infinity": r"\infty", r"\lor": ",", r"\%": "%",
 }  # fmt: skip
 _SIGN = re.compile(
@@ -26,7 +26,11 @@ _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*")
 _SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|,\s*\\!)\s*(?=\d{3}(?!\d))")
 _SPACES = re.compile(r"(?:(?<!\\)\\[,;:! ]|\\q?quad(?![a-z])|~|\s)+")
 _AND_OR = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*|;\s*")
+_LABEL = re.compile(
+    r"^\s*(?:the\s+)?(?:general\s+)?(?:solution|answer|result|value)s?\s*(?:is|are)?\s*:", re.IGNORECASE
+)
 
+_OPENING = re.compile(r"\s*(?:[A-Za-z]{3,}\s*[.:]|(?i:yes|no)\b|[A-Za-z]{3,} [A-Za-z]{2,}\b)")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
 _TEN_TO = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d))$")
 _VARIABLE = re.compile(r"[A-Za-df-hj-z]")
@@ -41,7 +45,8 @@ _FUNCTIONS = "sin cos tan cot sec csc log ln exp sqrt pi mod min max infty dx dy
 
 def canonical(text: str) -> str:
     """One spelling for what looks the same in print."""
-    text = _SPACE_IN_NUMBER.sub("", text.replace("\n", " "))
+    text = re.sub(r"\$[\s;,]*\n\s*\$", ", ", text).replace("\n", " ")
+    text = _LABEL.sub("", _SPACE_IN_NUMBER.sub("", text))
     text = _SIGN.sub(lambda sign: _SIGNS[sign.group()], text)
     text = re.sub(_TEXT + r"\{", r"\\text{", _SIZES.sub("", text))
     text = _AND_OR.sub(", ", text) if not _is_prose(text) else text
@@ -53,8 +58,13 @@ def canonical(text: str) -> str:
     text = re.sub(r"(?<![\w}.^_])(\d+)\s*\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?(?!\w)", r"(\1+\\frac{\2}{\3})", text)
     text = text.strip().rstrip(".,").removeprefix(r"\approx").strip()
     text = re.sub(r"^[A-Za-z]\s*\\in(?![A-Za-z])\s*", "", text)
-    builder = re.fullmatch(r"\\\{\s*[A-Za-z]\s*(?:\\mid|\\vert|:|\|)\s*((?:(?!\\\}).)*)\\\}", text)
-    return builder.group(1).strip() if builder else text
+    # An inequality with its interval beside it: the interval.
+    text = re.sub(r"^[^:]*(?:[<>]|\\[lg]e(?![a-z]))[^:]*:\s*(?=[(\[])", "", text)
+    # A series with its dots parses only if they are a term.
+    text = re.sub(r"(?<=[-+])\s*\\[cl]?dots(?![a-z])", r"\\Xi ", text)
+    # {x | x < 0} is x < 0.
+    text = re.sub(r"\\\{\s*[A-Za-z]\s*(?:\\mid|\\vert|:|\|)\s*((?:(?!\\\}).)*)\\\}", r"\1", text)
+    return re.sub(r"\\(max|min)(?=\s*(?:at\b|\.))", r"\1", text).strip()
 
 
 def join_thousands(text: str) -> str:
@@ -139,24 +149,36 @@ def plus_minus(text: str) -> list[str]:
 
 def has_relation(text: str) -> bool:
     """Whether the text is an equation or an inequality."""
-    return bool(_RELATION.search(text))
+    return bool(_RELATION.search(_outside(text)))
+
+
+def _outside(text: str) -> str:
+    r"""The text with brackets emptied: \sum_{n=1} holds no equation."""
+    kept, depth = [], 0
+    for token in _TOKEN.findall(text):
+        depth -= token in _CLOSE
+        if depth <= 0:
+            kept.append(token)
+        depth += token in _OPEN
+    return "".join(kept)
 
 
 def assignment(text: str) -> tuple[str, str]:
     """(name, value) of `x = 5`; the name is empty where nothing is named."""
-    left, sign, right = text.partition(r"\approx")
-    if sign and not _NAME.fullmatch(left.strip()):
-        text = left.strip()
-    elif sign:
-        text = f"{left}={right}"
-    left, equals, right = text.partition("=")
-    name = left.strip()
-    # \log_6(216) = 3 is its value.
-    if equals and not _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", left)) and "\\" in left:
-        return "", right.rpartition("=")[2].strip()
-    if not equals or not _NAME.fullmatch(name) or re.search(r"[<>]|\\[lg]e", right):
+    exact, *rounded = _split(text, r"\approx")
+    if rounded and _NAME.fullmatch(exact):
+        text = f"{exact}={rounded[0]}"
+    elif rounded:
+        text = exact
+    name, *values = _split(text, "=")
+    if not values or re.search(r"[<>]|\\[lg]e(?![a-z])", _outside(text)):
         return "", text
-    return re.sub(r"\s", "", name), right.rpartition("=")[2].strip()
+    # \log_6(216) = 3 is its value.
+    if "\\" in name and not _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", name)):
+        return "", values[-1]
+    if not _NAME.fullmatch(name):
+        return "", text
+    return re.sub(r"\s", "", name), values[-1]
 
 
 def split_percent(text: str) -> tuple[str, bool]:
@@ -217,6 +239,9 @@ def _is_prose(text: str) -> bool:
     plain = re.sub(r"\\[A-Za-z]+|[_^]\{?\w+\}?", " ", plain)
     found = re.findall(r"[A-Za-z]{2,}", plain)
     found = [word for word in found if word.casefold() not in ("and", "or", *_FUNCTIONS)]
+    # "No. Consider", "radius: 5, centre: ...", "local min. (0, 0)"
+    if _OPENING.match(text) or "@" in text:
+        return True
     return len(found) > 2 and not re.match(r"\s*[-(]?[\d.\\]", text)
 
 

@@ -157,6 +157,8 @@ def _same_single(reference: str, answer: str) -> bool:
         if not (name and other_name) and has_relation(answer if name else reference):
             return _same_by_math_verify(reference, answer)
         return _same(value, other_value)
+    if (value, other_value) != (reference, answer):
+        return _same(value, other_value)
     if has_relation(reference) != has_relation(answer):
         return False
     (value, is_percent), (other_value, other_is_percent) = map(split_percent, (reference, answer))
