@@ -25,14 +25,19 @@ _TEXT = r"\\(?:text|textbf|textit|textrm|textnormal|mathrm|mbox|operatorname|rm)
 _SIZES = re.compile(r"\\(?:left|right|[bB]igg?[lr]?)(?![A-Za-z])\s*")
 _SPACE_IN_NUMBER = re.compile(r"(?<=\d)(?:\{,\}|,?\\[,!;: ]|,\s*\\!)\s*(?=\d{3}(?!\d))")
 _SPACES = re.compile(r"(?:(?<!\\)\\[,;:! ]|\\q?quad(?![a-z])|~|\s)+")
-_AND_OR = re.compile(r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*|;\s*")
+_AND_OR = re.compile(
+    r"\s*,?\s*(?:\\text\{\s*(?:and|or)\s*\}|(?<![A-Za-z])(?:and|or)(?![A-Za-z]))\s*|;\s*"
+)
 _LABEL = re.compile(
-    r"^\s*(?:the\s+)?(?:general\s+)?(?:solution|answer|result|value)s?\s*(?:is|are)?\s*:", re.IGNORECASE
+    r"^\s*(?:the\s+)?(?:general\s+)?(?:solution|answer|result|value)s?\s*(?:is|are)?\s*:",
+    re.IGNORECASE,
 )
 
 _OPENING = re.compile(r"\s*(?:[A-Za-z]{3,}\s*[.:]|(?i:yes|no)\b|[A-Za-z]{3,} [A-Za-z]{2,}\b)")
 _NUMBER = re.compile(r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?")
-_TEN_TO = re.compile(r"\s*(?:\\times|\\cdot|\*)\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d))$")
+_TEN_TO = re.compile(
+    r"\s*(?:\\times|\\cdot|[*x×])\s*10\s*\^\s*(?:\{\s*([-+]?\d+)\s*\}|([-+]?\d+))$"
+)
 _VARIABLE = re.compile(r"[A-Za-df-hj-z]")
 _LONGEST_NUMBER = 2000
 _RELATION = re.compile(r"=|<|>|\\(?:le|ge|lt|gt|ne|neq|equiv)(?![A-Za-z])")
@@ -53,9 +58,14 @@ def canonical(text: str) -> str:
     text = _SPACES.sub(" ", text)
     text = re.sub(r"\\text\{\s*\}", "", text)
     text = re.sub(r"\^\{\s*\\circ\s*\}", r"^\\circ", text)
+    text = re.sub(r"\^\s*(-?\d{2,})", r"^{\1}", text)
     # 3\frac{1}{2} and 3 1/2 are sums.
     text = re.sub(r"(?<![\w}.^_])(\d+)\s+(\d+)/(\d+)(?![\w/])", r"\1\\frac{\2}{\3}", text)
-    text = re.sub(r"(?<![\w}.^_])(\d+)\s*\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?(?!\w)", r"(\1+\\frac{\2}{\3})", text)
+    text = re.sub(
+        r"(?<![\w}.^_])(\d+)\s*\\frac\s*\{?(\d+)\}?\s*\{?(\d+)\}?(?!\w)",
+        r"(\1+\\frac{\2}{\3})",
+        text,
+    )
     text = text.strip().rstrip(".,").removeprefix(r"\approx").strip()
     text = re.sub(r"^[A-Za-z]\s*\\in(?![A-Za-z])\s*", "", text)
     # An inequality with its interval beside it: the interval.
@@ -69,7 +79,9 @@ def canonical(text: str) -> str:
 
 def join_thousands(text: str) -> str:
     """1,234 as one number."""
-    return re.sub(r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)", lambda n: n.group().replace(",", ""), text)
+    return re.sub(
+        r"(?<![\d.,])\d{1,3}(?:,\d{3})+(?!\d)", lambda n: n.group().replace(",", ""), text
+    )
 
 
 def number(text: str) -> Decimal | None:
@@ -226,7 +238,11 @@ def _unit(raw: str) -> str:
     tail = "".join(power.get(word, "") for word in raw.split())
     names = []
     for word in re.findall(r"[a-z]+|\d|/", raw.replace("per", "/")):
-        name = _UNIT.get(word) or _UNIT.get(word.removesuffix("s")) or (word if not word.isalpha() else "")
+        name = (
+            _UNIT.get(word)
+            or _UNIT.get(word.removesuffix("s"))
+            or (word if not word.isalpha() else "")
+        )
         names.append(name)
     name = "".join(names) + tail
     return _UNIT.get(name, name)

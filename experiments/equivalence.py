@@ -79,7 +79,9 @@ def _same(reference: str, answer: str) -> bool:
     if max(map(len, unions)) > 1:
         # x < 1 or x > 2 are the parts of a union, too.
         unions = [
-            side.items if side and side.brackets is None and all(map(has_relation, side.items)) else parts
+            side.items
+            if side and side.brackets is None and all(map(has_relation, side.items))
+            else parts
             for parts, side in zip(unions, (collection(reference), collection(answer)), strict=True)
         ]
         return _same_in_any_order(*unions) or _same_by_math_verify(reference, answer)
@@ -112,7 +114,9 @@ def _same_collections(expected, found) -> bool:
             and whole in (("(", ")"), ("[", "]"))
             and _same_in_order(expected.items, found.items)
         )
-    items = [[value for item in side.items for value in plus_minus(item)] for side in (expected, found)]
+    items = [
+        [value for item in side.items for value in plus_minus(item)] for side in (expected, found)
+    ]
     named = [len({name for item in side if (name := assignment(item)[0])}) for side in items]
     # x = 1, y = 2 is 1, 2 but not 2, 1.
     if max(named) > 1 and 0 in named:
@@ -175,7 +179,9 @@ def _same_single(reference: str, answer: str) -> bool:
 def _same_value(reference: str, answer: str) -> bool:
     for pattern, separator in ((r"[\w ]*:[\w: ]*", None), (r"(\w+)_\{?(\d+)\}?", "_")):
         sides = [re.fullmatch(pattern, side) for side in (reference, answer)]
-        if any(sides) and (separator is None or all(side[:1].isdigit() for side in (reference, answer))):
+        if any(sides) and (
+            separator is None or all(side[:1].isdigit() for side in (reference, answer))
+        ):
             texts = [re.sub(r"[\s{}]", "", side) for side in (reference, answer)]
             if separator and not all(sides):
                 texts = [text.partition(separator)[0] for text in texts]
@@ -237,7 +243,9 @@ def _close(values, decimal: list[bool]) -> bool:
     (real, imaginary), (other_real, other_imaginary) = values
     size = max(map(abs, (real, imaginary, other_real, other_imaginary)))
     distance = max(abs(real - other_real), abs(imaginary - other_imaginary))
-    return bool(distance <= size * (_SIX_DIGITS if any(decimal) else _EXACT) or size < Decimal("1e-25"))
+    return bool(
+        distance <= size * (_SIX_DIGITS if any(decimal) else _EXACT) or size < Decimal("1e-25")
+    )
 
 
 def main() -> None:

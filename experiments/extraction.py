@@ -30,7 +30,7 @@ _FORMULA += r"|\\\((?:(?!\\\().)+?\\\)|\\\[(?:(?!\\\[).)+?\\\]"
 _FORMULA_OR_NUMBER = re.compile(rf"(?P<formula>{_FORMULA})|{_NUMBER}", re.DOTALL)
 _SEVERAL = re.compile(rf"{_NUMBER}(?:\s*(?:,|,?\s+(?:and|or)\s)\s*{_NUMBER})+")
 _WORDS = re.compile(r"[^\n.!?;]{1,80}")
-_LEFT_SIDE = re.compile(r"(?:[A-Za-z](?:\([a-z]\))?|[^A-Za-z]*)\s*$")
+_LEFT_SIDE = re.compile(r"\s*(?:[A-Za-z](?:\([a-z]\))?|(?:\\[A-Za-z]+|[^A-Za-z])*)\s*")
 
 
 def extract_answer(text: str) -> str | None:
@@ -48,7 +48,8 @@ def extract_boxed(text: str) -> str | None:
         elif token.group() == "}" and opened:
             box = opened.pop()
             content = text[box.end() + 1 : token.start()].strip() if box else ""
-            if content:
+            # A box around nothing but a box is that box.
+            if content and not (boxes and content == text[boxes[-1][0] : boxes[-1][1]]):
                 boxes.append((box.start(), token.end(), content))
         starts_box = token if "box" in token.group() else None
     if not boxes:
@@ -97,7 +98,7 @@ def _after_answer_is(text: str) -> str | None:
 
 def _last(text: str) -> str | None:
     found = None
-    for found in _FORMULA_OR_NUMBER.finditer(text):
+    for found in _FORMULA_OR_NUMBER.finditer(text):  # noqa: B007
         pass
     return _bare(found.group()) if found else None
 
