@@ -10,7 +10,8 @@ _SIGNS = {
     "∈": r"\in ", "±": r"\pm ", "’": "'", "€": "", "£": "", r"\$": "", "$": "", r"\(": "", r"\)": "",
     r"\[": "", r"\]": "", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")",
     r"\displaystyle": "", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac",
-    r"\leqslant": r"\le", r"\geqslant": r"\ge", r"\leq": r"\le", r"\geq": r"\ge", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
+    r"\leqslant": r"\le", r"\geqslant": r"\ge",
+    r"\leq": r"\le", r"\geq": r"\ge", r"\varnothing": r"\emptyset", r"\degree": r"^\circ",
     r"\mathrm{i}": "i", r"\mathrm{e}": "e", "infinity": r"\infty", r"\lor": ",", r"\%": "%",
 }  # fmt: skip
 _SIGN = re.compile(
@@ -45,7 +46,10 @@ _NAME = re.compile(
     r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+(?: [A-Za-z]+)*)(?:'|_\{?\w+\}?|\^\{-1\})*"
     r"(?:\([A-Za-z\\, ]*\))?|\\frac\{d\w*\}\{d\w*\}"
 )
-_FUNCTIONS = "sin cos tan cot sec csc log ln exp sqrt pi mod min max infty dx dy dt".split()
+_FUNCTIONS = [
+    *("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt"),
+    *("pi", "mod", "min", "max", "infty", "dx", "dy", "dt"),
+]
 
 
 def canonical(text: str) -> str:

@@ -6,6 +6,7 @@ computed, and would work in the main thread only. Equal texts and plain numbers 
 """
 
 import atexit
+import contextlib
 import dataclasses
 import functools
 import json
@@ -116,10 +117,8 @@ class _Comparer:
         process.kill()
         process.wait()
         process.stdout.close()
-        try:
+        with contextlib.suppress(BrokenPipeError):  # What was not sent yet is not missed.
             process.stdin.close()
-        except BrokenPipeError:  # What was not sent yet is not missed.
-            pass
 
 
 _COMPARER = _Comparer()

@@ -193,7 +193,7 @@ def _rows(path: Path) -> Iterator[tuple[str, dict]]:
         yield from _parquet_rows(path)
         return
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # A byte order mark is no text.
     except FileNotFoundError:
         raise InputError(f"{path}: expected a jsonl file with questions, found none") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -206,7 +206,9 @@ def _rows(path: Path) -> Iterator[tuple[str, dict]]:
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise InputError(f"{place}: expected a JSON object, found broken JSON: {error}") from None
+            raise InputError(
+                f"{place}: expected a JSON object, found broken JSON: {error}"
+            ) from None
         if not isinstance(row, dict):
             raise InputError(f"{place}: expected a JSON object, found {type(row).__name__}")
         yield place, row
@@ -220,7 +222,12 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict]]:
             f"{path}: the Hub holds this data set as parquet; install pyarrow to read it, or pass "
             "a jsonl file by --data_dir"
         ) from None
-    for number, row in enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1):
+    try:
+        rows = pyarrow.parquet.read_table(path).to_pylist()
+    except (OSError, pyarrow.ArrowException) as error:
+        found = " ".join(str(error).split())
+        raise InputError(f"{path}: expected a parquet file, found {found}") from error
+    for number, row in enumerate(rows, start=1):
         yield f"{path}: row {number}", row
 
 
@@ -235,7 +242,9 @@ def _question(idx: int, place: str, row: dict, dataset: str, source: _Source) ->
     else:
         answer = (extract_boxed(_text(row, "solution", place)) or "").strip()
         if not answer:
-            raise InputError(f"{place}: expected an answer or a \\boxed{{}} in solution, found none")
+            raise InputError(
+                f"{place}: expected an answer or a \\boxed{{}} in solution, found none"
+            )
     if dataset == "gsm8k" and "####" in answer:
         solution, answer = answer, answer.rsplit("####", 1)[1].strip()
         if not answer:

@@ -208,7 +208,8 @@ def test_an_endless_answer_that_is_the_reference_is_right(name):
 
 _LONG = 100_000
 GARBAGE = [
-    "\\boxed{", "\\boxed{1}, ", "#### ", "answer is ", "$", "$a", "\\(", "\\[", "1,", "1 ", "1,111", "a ",
+    "\\boxed{", "\\boxed{1}, ", "#### ", "answer is ", "$", "$a", "\\(", "\\[", "1,", "1 ", "1,111",
+    "a ",
     "{", "-", "\n", "\\", "(1, ", "1e5", "9.", "= ",
 ]  # fmt: skip
 
