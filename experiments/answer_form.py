@@ -48,6 +48,7 @@ _NAME = re.compile(
 )
 _FUNCTIONS = [
     *("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt"),
+    *("arcsin", "arccos", "arctan", "arccot", "sinh", "cosh", "tanh", "det", "dim"),
     *("pi", "mod", "min", "max", "infty", "dx", "dy", "dt"),
 ]
 
