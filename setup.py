@@ -22,6 +22,7 @@ setup(
         "safetensors",
         "ml_dtypes",
         "math-verify",
+        "sympy",
         "optax",
         "matplotlib",
         "jinja2",

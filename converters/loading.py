@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import safetensors.numpy
+from filelock import FileLock, Timeout
 
 from converters import checkpoint as orbax
 from converters import mapping
@@ -152,10 +153,12 @@ def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> N
 
 
 class staged:  # noqa: N801, used as a function
-    """Context manager: a temporary sibling directory that becomes `directory` if all goes well.
+    """Context manager: a hidden sibling directory that becomes `directory` if all goes well.
+
+    What a killed program left there is removed by the next one; programs that run keep a lock.
 
     Raises:
-      CheckpointError: `directory` exists.
+      CheckpointError: `directory` exists, or another program is writing it.
     """
 
     def __init__(self, directory: str | Path):
@@ -164,13 +167,25 @@ class staged:  # noqa: N801, used as a function
     def __enter__(self) -> Path:
         if os.path.lexists(self._final):
             raise CheckpointError(f"{self._final}: exists already; choose another output")
-        self._staging = self._final.with_name(f".{self._final.name}.partial-{os.getpid()}")
+        self._staging = self._final.with_name(f".{self._final.name}.partial")
+        self._lock = FileLock(self._staging / ".lock", timeout=0)
         self._made = [folder for folder in self._staging.parents if not folder.exists()]
-        self._staging.mkdir(parents=True)
+        self._staging.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise CheckpointError(f"{self._final}: another program is writing it") from None
+        for left in self._staging.iterdir():
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif left.name != ".lock":
+                left.unlink()
         return self._staging
 
     def __exit__(self, kind, *_) -> None:
         try:
+            self._lock.release()
+            (self._staging / ".lock").unlink(missing_ok=True)
             if kind is None:
                 self._staging.rename(self._final)
         finally:

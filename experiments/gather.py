@@ -10,7 +10,7 @@ from transformers import AutoTokenizer
 from experiments import answers, published, store
 from experiments.cells import cell_name
 from experiments.errors import InputError
-from experiments.responses import SIDES, read_rows
+from experiments.responses import SIDES, Side, read_rows
 from experiments.results import (
     METRIC_BY_KEY,
     Accuracy,
@@ -104,7 +104,7 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         rl_nWR=scores["rl"],
         rows=[by_idx[idx].fields for idx in chosen],
         t_cut=found["cut"],
-        funnel=[Step(**step) for step in found["selection"]],
+        funnel=[*_asked(directory.parent), *(Step(**step) for step in found["selection"])],
         comparisons={
             key: _comparison(fields) for key, fields in found["metrics"].items()
             if key in METRIC_BY_KEY
@@ -116,6 +116,22 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         published=published.CELLS.get((pair["key"], dataset, rule.alpha), {}),
         decode=decode,
     )  # fmt: skip
+
+
+def _asked(directory: Path) -> list[Step]:
+    """The funnel's first steps, where a dataset's answers were generated or imported here."""
+    base = _answers(directory, "base")
+    if not base:
+        return []
+    right = sum(answer.score for answer in base)
+    return [
+        Step(name="questions", rows=len(base), reason="both models were asked"),
+        Step(name="base right", rows=right, reason="the base model answered correctly"),
+    ]
+
+
+def _answers(directory: Path, side: Side) -> list[answers.Answer]:
+    return answers.read_answers(directory / f"responses_{side}.jsonl")
 
 
 def _comparison(fields: dict[str, Any]) -> PairedComparison:
@@ -164,7 +180,7 @@ def _accuracies(directory: Path, manifest: dict[str, Any]) -> list[Accuracy]:
     figures = []
     for dataset in dict.fromkeys(Path(name).parent.name for name in manifest["cells"]):
         for side in SIDES:
-            given = answers.read_answers(directory / dataset / f"responses_{side}.jsonl")
+            given = _answers(directory / dataset, side)
             if given:
                 right = sum(answer.score for answer in given)
                 figures.append(

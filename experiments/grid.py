@@ -102,10 +102,15 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
 
 
-def _lock(study: Study, *names: str) -> FileLock:
-    folder = study.directory / ".locks"
+def lock_in(directory: Path, *names: str) -> FileLock:
+    """The lock of a task whose files lie in `directory`."""
+    folder = directory / ".locks"
     folder.mkdir(parents=True, exist_ok=True)
     return FileLock(folder / ("-".join(names) + ".lock"))
+
+
+def _lock(study: Study, *names: str) -> FileLock:
+    return lock_in(study.directory, *names)
 
 
 def _share(

@@ -5,7 +5,8 @@
     <workdir>/<pair>/<dataset>/cut<alpha>/results_<series>_<dataset>_<side>_cut<alpha>.npz
     <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json
 
-Every file is written under a temporary name and renamed, so it is whole or absent.
+Every file is written under a temporary name and renamed, so it is whole or absent. The name is the
+same each time: what a kill leaves is overwritten. A file has one writer at a time, by grid's locks.
 """
 
 import io
@@ -26,7 +27,7 @@ from experiments.responses import Side
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
         with temporary.open("wb") as file:
             file.write(data)

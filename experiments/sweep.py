@@ -14,7 +14,7 @@ from absl import flags
 
 from experiments import report, study_flags
 from experiments.errors import run_main
-from experiments.grid import run_grid
+from experiments.grid import lock_in, run_grid
 from experiments.pairs import DEFAULT_PAIR, PAIRS, find_pair
 from experiments.questions import DATASETS
 
@@ -28,7 +28,9 @@ def main(_) -> int:
     print(f"{len(outcome.cells)} cells measured, {len(outcome.failures)} failed")
     if outcome.reports:
         directories = [path.parent for path in outcome.reports]
-        print(f"sweep: {report.write_sweep_report(Path(f.workdir), directories)}")
+        workdir = Path(f.workdir)
+        with lock_in(workdir, "report"):  # other processes end too
+            print(f"sweep: {report.write_sweep_report(workdir, directories)}")
     return study_flags.report_failures(outcome.failures)
 
 

@@ -96,7 +96,12 @@ def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(lengt
     k, v = (jax.random.normal(key, (1, length, 2, 8)) for key in keys[2:])
     slots = jnp.arange(length)
     seen = visible(slots, slots, window=window)
-    expected, pull = jax.vjp(lambda q, k, v: attend(q, k, v, seen), q, k, v)
-    found, pull_groups = jax.vjp(lambda q, k, v: attend_text(q, k, v, window), q, k, v)
-    for one, other in zip((found, *pull_groups(ct)), (expected, *pull(ct)), strict=True):
+
+    @jax.jit  # operation by operation, every group's shapes would be compiled apart
+    def both():
+        expected, pull = jax.vjp(lambda q, k, v: attend(q, k, v, seen), q, k, v)
+        found, pull_groups = jax.vjp(lambda q, k, v: attend_text(q, k, v, window), q, k, v)
+        return (found, *pull_groups(ct)), (expected, *pull(ct))
+
+    for one, other in zip(*both(), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))

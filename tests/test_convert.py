@@ -18,7 +18,7 @@ import pytest
 import toys
 from conftest import REPOSITORY
 
-from converters import checkpoint, convert
+from converters import checkpoint, convert, loading
 from converters.errors import CheckpointError
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"]
@@ -186,7 +186,7 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(error, tmp_path, monkey
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from converters import checkpoint, convert
+from converters import checkpoint, convert, loading
 save_tree = checkpoint.save_tree
 def save(path, tree):
     save_tree(path, tree)
@@ -202,10 +202,22 @@ def test_a_killed_conversion_has_no_output_and_can_be_started_again(tmp_path):
     command = [sys.executable, "-c", KILLED, tmp_path / "hf", tmp_path / "orbax"]
     killed = subprocess.run(command, cwd=REPOSITORY, capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL
-    assert not (tmp_path / "orbax").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"hf", ".orbax.partial"}
     convert.to_orbax(tmp_path / "hf", tmp_path / "orbax")
+    assert {path.name for path in tmp_path.iterdir()} == {"hf", "orbax"}, "the remains are gone"
+    assert not list((tmp_path / "orbax").rglob(".lock"))
     convert.to_hf(tmp_path / "orbax", tmp_path / "back")
     assert tensors_of(tmp_path / "back") == tensors_of(tmp_path / "hf")
+
+
+def test_two_conversions_to_one_output_do_not_mix(tmp_path):
+    write_source(tmp_path / "hf")
+    with loading.staged(tmp_path / "orbax") as first:
+        (first / "mine").write_text("kept")
+        with pytest.raises(CheckpointError, match=r"orbax: another program is writing it$"):
+            convert.to_orbax(tmp_path / "hf", tmp_path / "orbax")
+        assert (first / "mine").read_text() == "kept"
+    assert [path.name for path in (tmp_path / "orbax").iterdir()] == ["mine"]
 
 
 @pytest.mark.parametrize("back", [False, True])

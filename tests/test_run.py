@@ -1,0 +1,108 @@
+"""`experiments.run` from questions to the report: killed at any moment, it ends as if it was not."""
+
+import json
+import random
+
+import binaries
+import numpy as np
+import pytest
+
+FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.1,0.3")
+RESPONSES = ("responses_base.jsonl", "responses_rl.jsonl")
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    yield from binaries.server(
+        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
+    )
+
+
+@pytest.fixture(scope="module")
+def unbroken(processes, tmp_path_factory):
+    """An unbroken run of the default pair: how it ended, and its directory."""
+    workdir = tmp_path_factory.mktemp("unbroken")
+    done = processes.run("experiments.run", f"--workdir={workdir}", *FLAGS)
+    assert done.code == 0, done
+    return done, workdir / "tiny_grpo"
+
+
+def progress(directory) -> int:
+    """Saved answers and files: how far a run has come."""
+    files = [p for p in directory.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    lines = sum(p.read_bytes().count(b"\n") for p in files if p.name in RESPONSES)
+    return lines + sum(p.suffix != ".lock" for p in files)
+
+
+def answered(directory) -> dict[str, bytes]:
+    """Each side's saved answers, without a line that a kill cut off."""
+    found = {}
+    for name in RESPONSES:
+        path = directory / "arithmetic" / name
+        text = path.read_bytes() if path.exists() else b""
+        found[name] = text[: text.rfind(b"\n") + 1]
+    return found
+
+
+def arrays(directory):
+    return {
+        str(path.relative_to(directory)): np.load(path)["all_scores"]
+        for path in sorted(directory.rglob("results_*.npz"))
+    }
+
+
+def test_answers_scores_and_tables_fit_each_other(unbroken):
+    done, directory = unbroken
+    assert done.stdout[-1] == f"report: {directory / 'report.html'}"
+    right = {}
+    for side, name in zip(("base", "rl"), RESPONSES, strict=True):
+        lines = (directory / "arithmetic" / name).read_text().splitlines()
+        found = [json.loads(line) for line in lines]
+        assert sorted(line["idx"] for line in found) == list(range(48))
+        right[side] = {line["idx"] for line in found if line["score"]}
+        share = f"arithmetic, {side}: {len(right[side])} of 48 answers right"
+        assert any(line.startswith(share) for line in done.stdout)
+    rows = (directory / "arithmetic" / "all_correct.jsonl").read_text().splitlines()
+    assert [json.loads(row)["idx"] for row in rows] == sorted(right["base"] & right["rl"])
+    cell = json.loads((directory / "arithmetic" / "cut0.3" / "cell.json").read_text())
+    found = arrays(directory)
+    assert len(found) == 4
+    assert {len(scores) for scores in found.values()} == {len(cell["rows"])}
+    assert set(cell["rows"]) <= right["base"] & right["rl"]
+
+
+def test_killed_at_five_random_moments_it_ends_with_the_same_arrays_and_table(
+    processes, unbroken, tmp_path
+):
+    """Each continued run gets some way further, is killed again, and repeats no saved answer."""
+    _, expected = unbroken
+    whole = progress(expected)
+    assert whole > 2 * 48
+    moments = sorted(random.Random(5).sample(range(1, whole - 1), 5))
+    directory = tmp_path / "tiny_grpo"
+    kept = answered(directory)
+    for moment in moments:
+        done = processes.run(
+            "experiments.run",
+            f"--workdir={tmp_path}",
+            *FLAGS,
+            kill_when=lambda: progress(directory) >= moment,  # noqa: B023
+        )
+        assert done.code == -9
+        now = answered(directory)
+        for name in RESPONSES:
+            assert now[name].startswith(kept[name]), "a saved answer was generated again"
+        kept = now
+    done = processes.run("experiments.run", f"--workdir={tmp_path}", *FLAGS)
+    assert done.code == 0, done
+    for name, text in answered(directory).items():
+        assert text.startswith(kept[name])
+        assert text == (expected / "arithmetic" / name).read_bytes()
+    found = arrays(directory)
+    assert found.keys() == arrays(expected).keys()
+    for name, scores in arrays(expected).items():
+        np.testing.assert_array_equal(found[name], scores)
+    for name in ("table.md", "table.csv", "arithmetic/cut0.1/metrics.json"):
+        assert (directory / name).read_bytes() == (expected / name).read_bytes()
+    litter = [p for p in tmp_path.rglob(".*") if p.is_file()]
+    assert litter == []
