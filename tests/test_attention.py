@@ -98,10 +98,10 @@ def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(lengt
     seen = visible(slots, slots, window=window)
 
     @jax.jit  # operation by operation, every group's shapes would be compiled apart
-    def both():
+    def both(q, k, v, ct, seen):
         expected, pull = jax.vjp(lambda q, k, v: attend(q, k, v, seen), q, k, v)
         found, pull_groups = jax.vjp(lambda q, k, v: attend_text(q, k, v, window), q, k, v)
         return (found, *pull_groups(ct)), (expected, *pull(ct))
 
-    for one, other in zip(*both(), strict=True):
+    for one, other in zip(*both(q, k, v, ct, seen), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
