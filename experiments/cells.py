@@ -36,7 +36,7 @@ class Cell:
 
 def cell_name(dataset: str, rule: Rule) -> str:
     """`gsm8k, alpha 0.3`, with every setting that is not the published one."""
-    return ", ".join([dataset, f"alpha {rule.alpha:g}", *(f"{k} {v}" for k, v in _unusual(rule))])
+    return ", ".join([dataset, f"alpha {rule.alpha:g}", *(f"{k} {v}" for k, v in rule.unusual)])
 
 
 def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say: Say) -> Cell:
@@ -119,14 +119,4 @@ def groups(cells: list[Cell]) -> list[list[Cell]]:
 
 
 def _suffix(rule: Rule) -> str:
-    return "".join(f"_{name}{value}" for name, value in _unusual(rule))
-
-
-def _unusual(rule: Rule) -> list[tuple[str, Any]]:
-    """Settings of a rule beside alpha that are not the published ones."""
-    fields = [field for field in dataclasses.fields(Rule) if field.name != "alpha"]
-    return [
-        (field.name, getattr(rule, field.name))
-        for field in fields
-        if getattr(rule, field.name) != field.default
-    ]
+    return "".join(f"_{name}{value}" for name, value in rule.unusual)

@@ -25,7 +25,7 @@ TABLE_COLUMNS = (
     "difference", "difference_low", "difference_high",
     "relative", "relative_low", "relative_high",
     "wilcoxon_p", "sign_p", "effect_size", "samples",
-    "trend", "paper", "published_base", "published_rl",
+    "trend", "paper", "published_base", "published_rl", "selection",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "writer", "reader", "base", "rl", "difference", "difference_low", "difference_high",
@@ -157,7 +157,7 @@ def _table_lines(study: StudyResult) -> Iterable[tuple]:
                 found.difference, *found.difference_interval,
                 found.relative, *found.relative_interval,
                 found.wilcoxon_p, found.sign_p, found.effect_size, found.samples,
-                trend(found), metric.paper, *published,
+                trend(found), metric.paper, *published, cell.variant,
             )  # fmt: skip
 
 
@@ -174,7 +174,7 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
     return [
         cell.pair.replace("|", "\\|"),
         cell.dataset.replace("|", "\\|"),
-        f"{cell.alpha:g}",
+        cell.choice,
         metric.short,
         *sides,
         f"{change} % [{low}, {high}]",

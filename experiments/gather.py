@@ -93,6 +93,8 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         losses[side] = np.asarray(
             store.read_json(directory / f"losses_{side}.json")["losses"], np.float32
         )
+    # The paper's values are those of its own rule.
+    known = {} if rule.unusual else published.CELLS.get((pair["key"], dataset, rule.alpha), {})
     ends = {}
     if len(chosen) > 1:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
@@ -113,7 +115,8 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         rl_losses_n=losses["rl"],
         edge_low_WR=ends.get("low"),
         edge_high_WR=ends.get("high"),
-        published=published.CELLS.get((pair["key"], dataset, rule.alpha), {}),
+        published=known,
+        variant=", ".join(f"{name} {value}" for name, value in rule.unusual),
         decode=decode,
     )  # fmt: skip
 
@@ -197,8 +200,10 @@ def _accuracies(directory: Path, manifest: dict[str, Any]) -> list[Accuracy]:
 
 
 def _sensitivities(directory: Path, manifest: dict[str, Any]) -> list[Sensitivity]:
-    return [
-        Sensitivity(**{k: float("nan") if v is None else v for k, v in row.items()})
-        for name in manifest["cells"]
-        for row in store.read_json(directory / name / "metrics.json")["sensitivities"]
-    ]
+    found = []
+    for name in manifest["cells"]:
+        for row in store.read_json(directory / name / "metrics.json")["sensitivities"]:
+            known = {key: float("nan") if value is None else value for key, value in row.items()}
+            cell = f"{manifest['pair']['key']}, {row['cell']}"
+            found.append(Sensitivity(**known | {"cell": cell}))
+    return found

@@ -117,6 +117,7 @@ class CellResult:
       pair: key of the pair.
       dataset: name of the question set.
       alpha: counted share of the mean answer length.
+      variant: other settings of the selection that are not the published ones, as text.
       base_nWR, rl_nWR: scores [n, W, 4L+1], float, finite; same question at the same place.
       rows: the n selected rows in that order: question, idx, gt and
         {side}_prompt_tokens, {side}_answer_tokens.
@@ -147,6 +148,7 @@ class CellResult:
     edge_high_WR: np.ndarray | None = None
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
+    variant: str = ""
 
     def __post_init__(self):
         shape = self.base_nWR.shape
@@ -171,8 +173,13 @@ class CellResult:
 
     @property
     def name(self) -> str:
-        """`pair, dataset, alpha 0.1`: how the cell is named to readers."""
-        return f"{self.pair}, {self.dataset}, alpha {self.alpha:g}"
+        """`pair, dataset, alpha 0.1, delta 0.4`: how the cell is named to readers."""
+        return f"{self.pair}, {self.dataset}, alpha {self.choice}"
+
+    @property
+    def choice(self) -> str:
+        """`0.1`, or `0.1, delta 0.4`: alpha and what else is unusual of the selection."""
+        return f"{self.alpha:g}, {self.variant}" if self.variant else f"{self.alpha:g}"
 
     @property
     def num_layers(self) -> int:

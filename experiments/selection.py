@@ -10,6 +10,7 @@ rows, `random.Random(seed).sample` takes N, in its own order.
 import dataclasses
 import math
 import random
+from typing import Any
 
 from experiments.errors import InputError
 from experiments.responses import Row, Side
@@ -48,6 +49,16 @@ class Rule:
             raise InputError(f"delta: expected at least 0, found {self.delta}")
         if self.num_samples < 1:
             raise InputError(f"num_samples: expected at least 1, found {self.num_samples}")
+
+    @property
+    def unusual(self) -> tuple[tuple[str, Any], ...]:
+        """Name and value of the settings beside alpha that are not the published ones."""
+        fields = [field for field in dataclasses.fields(self) if field.name != "alpha"]
+        return tuple(
+            (field.name, getattr(self, field.name))
+            for field in fields
+            if getattr(self, field.name) != field.default
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def change_figure(cells: Sequence[CellResult], metric: str) -> Figure:
         if all(map(math.isfinite, found.relative_interval)):
             axes.plot(found.relative_interval, [height] * 2, color="black", linewidth=1.1)
     axes.axvline(0, color="black", linewidth=0.8)
-    names = [plain(f"{cell.pair}  {cell.dataset}  {cell.alpha:g}") for cell in shown]
+    names = [plain(f"{cell.pair}  {cell.dataset}  {cell.choice}") for cell in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=7.5)
     axes.set_ylim(max(len(shown), 2) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
@@ -64,16 +64,17 @@ def change_figure(cells: Sequence[CellResult], metric: str) -> Figure:
 
 @styled
 def alpha_figure(cells: Sequence[CellResult]) -> Figure:
-    """Every metric of both sides against alpha, one row of panels a pair and dataset.
+    """Every metric of both sides against alpha, one row of panels a pair, dataset and variant.
 
     Alphas are spaced evenly: published ones span a factor of 17.
     """
-    groups: dict[tuple[str, str], list[CellResult]] = {}
+    groups: dict[tuple[str, ...], list[CellResult]] = {}
     for cell in cells:
-        groups.setdefault((cell.pair, cell.dataset), []).append(cell)
+        names = (cell.pair, cell.dataset, *cell.variant.split(", "))
+        groups.setdefault(tuple(filter(None, names)), []).append(cell)
     figure = new_figure(12.5, 0.5 + 2.3 * len(groups))
     panels = figure.subplots(len(groups), len(METRICS), squeeze=False)
-    for row, ((pair, dataset), group) in zip(panels, groups.items(), strict=True):
+    for row, (names, group) in zip(panels, groups.items(), strict=True):
         group = sorted(group, key=lambda cell: cell.alpha)
         places = np.arange(len(group))
         for axes, metric in zip(row, METRICS, strict=True):
@@ -97,7 +98,7 @@ def alpha_figure(cells: Sequence[CellResult]) -> Figure:
             axes.set_xlabel("alpha", labelpad=1)
             unit = f" ({metric.unit})" if metric.unit else ""
             axes.set_title(f"{metric.label}{unit}", fontsize=8.5, pad=14)
-        row[0].set_ylabel(plain(f"{pair}\n{dataset}"))
+        row[0].set_ylabel(plain("\n".join(names)))
     handles, labels = panels[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside upper right", ncols=2)

@@ -65,11 +65,12 @@ def save_study(
     store.write_text(study.directory / "math" / "all_correct.jsonl", format_rows(given))
     cells = []
     for rule in rules:
+        suffix = "".join(f"_{name}{value}" for name, value in rule.unusual)
         cell = Cell(
             dataset="math",
             rule=rule,
             selection=select(given, rule),
-            directory=store.cell_directory(study.directory / "math", rule.alpha),
+            directory=store.cell_directory(study.directory / "math", rule.alpha, suffix),
         )
         idx = [row.fields["idx"] for row in cell.selection.rows]
         assert len(idx) == len(base_nWR), cell_name("math", rule)

@@ -141,6 +141,19 @@ def test_studies_of_several_pairs_stand_side_by_side(directory, tmp_path):
     assert len(study.health) == 2 * 3
 
 
+def test_cells_of_other_rules_have_names_of_their_own_and_no_published_values(tmp_path):
+    pair = dataclasses.replace(PAIR, key="mistral", series="mistral")
+    rules = (Rule(alpha=0.3), Rule(alpha=0.3, delta=0.9))
+    directory = save_study(tmp_path, BASE_nWR, RL_nWR, pair=pair, rules=rules)
+    usual, other = gather([directory]).cells
+    assert usual.name == "mistral, math, alpha 0.3"
+    assert other.name == "mistral, math, alpha 0.3, delta 0.9"
+    assert usual.published
+    rows = gather([directory]).sensitivities
+    assert {row.cell for row in rows} == {usual.name, other.name}
+    assert not other.published
+
+
 def test_without_a_tokenizer_there_is_no_text(tmp_path):
     empty = tmp_path / "checkpoint"
     empty.mkdir()

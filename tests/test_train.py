@@ -56,8 +56,8 @@ def test_sft_from_random_weights_raises_the_likelihood_of_demonstrations(tmp_pat
 @pytest.mark.usefixtures("probe_of_24")
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_online_rl_raises_the_reward_of_the_sft_start(algorithm, tmp_path):
-    recipe = Recipe(algorithm=algorithm, seed=1, rounds=10, learning_rate=3e-4, warmup=2)
-    train.train(recipe, START, tmp_path / "run", checkpoint_every=10)
+    recipe = Recipe(algorithm=algorithm, seed=1, rounds=8, batch=64, learning_rate=5e-4, warmup=2)
+    train.train(recipe, START, tmp_path / "run", checkpoint_every=8)
     log = _log(tmp_path / "run")
     rewards = [line["reward"] for line in log if "reward" in line]
     assert np.mean(rewards[-2:]) > np.mean(rewards[:2]) + 0.08

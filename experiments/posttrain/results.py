@@ -29,6 +29,7 @@ from experiments.selection import Rule
 from experiments.statistics import PairedComparison
 from experiments.study import QuestionSource, Study, open_study
 
+_CONTROL = "tiny_sft"
 _SHOWN = {
     "activation_intensity": "intensity",
     "information_complexity": "complexity",
@@ -104,7 +105,8 @@ def table(results: dict) -> str:
                 f"{word} {seen[word]}/{len(found)}" for word in ("rises", "falls") if seen[word]
             )
             cells.append(f"{middle:+.0%} ({clear or 'unclear'})")
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+        name = f"{arm} (control)" if arm == _CONTROL else arm
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

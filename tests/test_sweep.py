@@ -1,0 +1,87 @@
+"""`experiments.sweep` ends with one report over all pairs, and says what failed."""
+
+import csv
+import json
+
+import binaries
+import pytest
+from html_page import Page, edges_of
+
+PAIRS = ("tiny_grpo", "mistral", "tiny_dpo")
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    yield from binaries.server(
+        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
+    )
+
+
+@pytest.fixture(scope="module")
+def swept(processes, tmp_path_factory):
+    """A sweep over two tiny pairs and one whose models are not here."""
+    workdir = tmp_path_factory.mktemp("sweep")
+    done = processes.run(
+        "experiments.sweep", f"--pairs={','.join(PAIRS)}", "--num_questions=24",
+        "--alpha=0.3", "--delta=0.4,0.5", f"--workdir={workdir}",
+    )  # fmt: skip
+    return done, workdir
+
+
+def test_a_pair_that_failed_is_named_at_the_end_and_the_others_are_measured(swept):
+    done, workdir = swept
+    assert done.code == 1
+    assert "4 cells measured, 1 failed" in done.stdout
+    assert done.stdout[-1] == f"sweep: {workdir / 'report.html'}"
+    for pair in ("tiny_grpo", "tiny_dpo"):
+        assert f"report: {workdir / pair / 'report.html'}" in done.stdout
+        assert (workdir / pair / "report.html").is_file()
+    (error,) = [line for line in done.stderr if line.startswith("error: ")]
+    assert "mistral" in error
+    assert not (workdir / "mistral" / "report.html").exists()
+    assert not any("Traceback" in line for line in done.stderr)
+
+
+def test_the_report_over_all_pairs_holds_every_cell(swept):
+    _, workdir = swept
+    page = Page((workdir / "report.html").read_text(encoding="utf-8"))
+    assert page.problems == []
+    names = [cell["name"] for cell in edges_of(page)["cells"]]
+    assert names == [
+        f"{pair}, arithmetic, alpha 0.3{variant}"
+        for pair in ("tiny_grpo", "tiny_dpo")
+        for variant in (", delta 0.4", "")
+    ]
+    with (workdir / "table.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {line["pair"] for line in table} == {"tiny_grpo", "tiny_dpo"}
+    assert len(table) == 4 * 5
+    for line in table:
+        name = {"": "cut0.3", "delta 0.4": "cut0.3_delta0.4"}[line["selection"]]
+        saved = workdir / line["pair"] / "arithmetic" / name / "metrics.json"
+        found = json.loads(saved.read_text())["metrics"][line["metric"]]
+        assert float(line["base"]) == found["base"]
+
+
+def test_every_rule_has_its_own_cell_with_its_own_settings(swept):
+    _, workdir = swept
+    found = [json.loads(path.read_text())["rule"] for path in workdir.rglob("cell.json")]
+    assert sorted((rule["alpha"], rule["delta"]) for rule in found) == sorted(
+        [(0.3, 0.4), (0.3, 0.5)] * 2
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--pairs=tiny_grop", "found 'tiny_grop'"),
+        ("--datasets=gsm9k", "found 'gsm9k'"),
+        ("--alpha=0.3,2", "alpha: expected a number in (0, 1], found 2"),
+        ("--num_samples=0", "num_samples: expected at least 1, found 0"),
+    ],
+)
+def test_mistakes_end_in_one_line_and_leave_nothing(processes, tmp_path, flag, said):
+    done = processes.run("experiments.sweep", flag, f"--workdir={tmp_path / 'runs'}")
+    assert done.code == 1
+    assert said in done.error
+    assert not (tmp_path / "runs").exists()
