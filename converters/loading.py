@@ -1,6 +1,7 @@
 """Load a checkpoint of either kind into the model's parameter tree, and write one."""
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import hashlib
@@ -165,8 +166,7 @@ class staged:  # noqa: N801, used as a function
         self._final = Path(directory)
 
     def __enter__(self) -> Path:
-        if os.path.lexists(self._final):
-            raise CheckpointError(f"{self._final}: exists already; choose another output")
+        self._refuse_existing()
         self._staging = self._final.with_name(f".{self._final.name}.partial")
         self._lock = FileLock(self._staging / ".lock", timeout=0)
         self._made = [folder for folder in self._staging.parents if not folder.exists()]
@@ -175,24 +175,41 @@ class staged:  # noqa: N801, used as a function
             self._lock.acquire()
         except Timeout:
             raise CheckpointError(f"{self._final}: another program is writing it") from None
-        for left in self._staging.iterdir():
-            if left.is_dir():
-                shutil.rmtree(left)
-            elif left.name != ".lock":
-                left.unlink()
+        try:
+            self._refuse_existing()  # its writer may have ended meanwhile
+            for left in self._staging.iterdir():
+                if left.is_dir():
+                    shutil.rmtree(left)
+                elif left.name != ".lock":
+                    left.unlink()
+        except BaseException:
+            self._discard()
+            raise
         return self._staging
 
     def __exit__(self, kind, *_) -> None:
+        if kind is not None:
+            self._discard()
+            return
         try:
-            self._lock.release()
-            (self._staging / ".lock").unlink(missing_ok=True)
-            if kind is None:
-                self._staging.rename(self._final)
-        finally:
-            if self._staging.exists():
-                shutil.rmtree(self._staging, ignore_errors=True)
-                for folder in self._made:
-                    folder.rmdir()
+            # The lock goes along: nobody may take a finished folder for one that was left.
+            self._staging.rename(self._final)
+        except OSError:
+            self._discard()
+            raise
+        (self._final / ".lock").unlink(missing_ok=True)
+        self._lock.release()
+
+    def _refuse_existing(self) -> None:
+        if os.path.lexists(self._final):
+            raise CheckpointError(f"{self._final}: exists already; choose another output")
+
+    def _discard(self) -> None:
+        shutil.rmtree(self._staging, ignore_errors=True)
+        self._lock.release()
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # another program uses it, too
+                folder.rmdir()
 
 
 def copy_companions(source: Path, target: Path) -> None:

@@ -18,8 +18,8 @@ from converters.loading import Checkpoint
 from eap_jax.generation import Sampling, generate
 from experiments.errors import InputError
 from experiments.grading import grade
-from experiments.pairs import CHAT
 from experiments.questions import Question
+from experiments.tokenization import encode_prompt
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ def answer_questions(
       InputError: the file holds an answer to another question, or a prompt has words that the
         tokenizer does not know, or ids that the model does not know.
     """
-    done = {answer.idx: answer for answer in read_answers(path)}
+    done = {answer.idx: answer for answer in read_answers(path, repair=True)}
     for question in questions:
         if question.idx in done and done[question.idx].question != question.question:
             raise InputError(
@@ -111,8 +111,7 @@ def answer_questions(
                 _graded(question, prompts[question.idx], response, tokenizer)
                 for question, response in zip(batch, responses, strict=True)
             ]
-            lines = [json.dumps(dataclasses.asdict(answer)) + "\n" for answer in answers]
-            file.write("".join(lines))
+            file.write(format_answers(answers))
             file.flush()
             os.fsync(file.fileno())
             done |= {answer.idx: answer for answer in answers}
@@ -122,8 +121,12 @@ def answer_questions(
     return [done[question.idx] for question in questions]
 
 
-def read_answers(path: Path) -> list[Answer]:
-    """The answers saved so far; a last line without its end is cut from the file.
+def read_answers(path: Path, *, repair: bool = False) -> list[Answer]:
+    """The answers saved so far, without a last line that a kill cut off.
+
+    Args:
+      path: the file; none holds no answers.
+      repair: cut that line from the file. For who writes it only: it may be in the making.
 
     Raises:
       InputError: another line is broken; the message names it.
@@ -138,10 +141,15 @@ def read_answers(path: Path) -> list[Answer]:
             answers.append(Answer(**json.loads(line)))
         except (json.JSONDecodeError, TypeError) as error:
             raise InputError(f"{path}: line {number}: expected a saved answer: {error}") from None
-    if whole != text:
+    if repair and whole != text:
         with path.open("r+", encoding="utf-8") as file:
             file.truncate(len(whole.encode("utf-8")))
     return answers
+
+
+def format_answers(answers: list[Answer]) -> str:
+    """The file's lines of some answers."""
+    return "".join(json.dumps(dataclasses.asdict(answer)) + "\n" for answer in answers)
 
 
 def select_answers(answers: list[Answer], questions: list[Question]) -> list[Answer]:
@@ -170,37 +178,6 @@ def both_right(base: list[Answer], rl: list[Answer]) -> list[dict]:
                 }
             rows.append(row)
     return rows
-
-
-def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
-    """Token ids of a question's prompt, with the special tokens that the tokenizer adds.
-
-    Args:
-      tokenizer: of the model.
-      prompt: text with the place `{question}`, or `pairs.CHAT` for the tokenizer's chat template.
-      question: what is asked.
-
-    Raises:
-      InputError: the tokenizer has no chat template, or does not know a word of the text.
-    """
-    if prompt == CHAT:
-        if tokenizer.chat_template is None:
-            raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
-        messages = [{"role": "user", "content": question.question}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
-    else:
-        text = prompt.replace("{question}", question.question)
-        tokens = tokenizer(text)["input_ids"]
-    unknown = tokenizer.unk_token_id
-    if not tokens or (
-        unknown is not None and unknown in tokens and tokenizer.unk_token not in text
-    ):
-        raise InputError(
-            f"question {question.idx}: the tokenizer does not know all of its text: "
-            f"{question.question[:60]!r}"
-        )
-    return tokens
 
 
 def _graded(question: Question, prompt_tokens, answer_tokens, tokenizer) -> Answer:

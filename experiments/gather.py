@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoTokenizer
 
 from experiments import answers, published, store
 from experiments.cells import cell_name
@@ -22,6 +21,7 @@ from experiments.results import (
 )
 from experiments.selection import Rule, Step
 from experiments.statistics import PairedComparison, proportion_interval
+from experiments.tokenization import load_tokenizer
 
 # Of column sums, see metrics.column_sum_residual: a lost writer gives a value of order 1.
 _SOUND = {"float32": 1e-3, "bfloat16": 5e-2, "published": 5e-2}
@@ -151,12 +151,9 @@ def _comparison(fields: dict[str, Any]) -> PairedComparison:
 def _decoder(manifest: dict[str, Any]) -> Callable | None:
     """The base model's tokenizer, or None where it is not at hand."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            manifest["checkpoints"]["base"], local_files_only=True
-        )
-    except (OSError, ValueError):
+        return load_tokenizer(Path(manifest["checkpoints"]["base"])).decode
+    except InputError:
         return None
-    return tokenizer.decode
 
 
 def _health(directory: Path, manifest: dict[str, Any]) -> list[HealthFigure]:

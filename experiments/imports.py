@@ -6,20 +6,21 @@ Two kinds of rows are read:
   `prompt_token_ids`, `generate_token_ids`;
 * with text only, as vLLM scripts and lm-eval write them: the answer in `response`, `output`,
   `generated_text`, `completion`, `text`, `outputs` or `resps`, the right answer in `gt`, `answer`,
-  `target` or `reference`, and the prompt in `prompt` or, through the pair's prompt, `question`.
-  It is tokenised here, and the tokens must give the text back.
+  `target` or `reference`, and the prompt in `prompt`, lm-eval's `arguments` or, through the pair's
+  prompt, `question`. It is tokenised here, and the tokens must give the text back.
 
 A verdict in `score` is kept; an answer without one is graded here.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
-from experiments.answers import Answer, encode_prompt
+from experiments.answers import Answer
 from experiments.errors import InputError
 from experiments.grading import grade
-from experiments.questions import Question
+from experiments.jsonl import read_objects
+from experiments.questions import Question, split_worked
+from experiments.tokenization import encode_prompt
 
 _RESPONSE = (
     "response",
@@ -48,30 +49,41 @@ def import_answers(path: Path, *, tokenizer, prompt: str) -> list[Answer]:
         tokenised; the message names the line.
     """
     answers, lines = [], {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a jsonl file of answers, found {error}") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}: line {number}"
-        try:
-            fields = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{place}: expected a JSON object, found broken JSON: {error}"
-            ) from None
-        if not isinstance(fields, dict):
-            raise InputError(f"{place}: expected a JSON object, found {type(fields).__name__}")
+    for place, fields in read_objects(path, "answers"):
         answer = _answer(fields, len(answers), place, tokenizer, prompt)
         if answer.idx in lines:
-            raise InputError(f"{place}: idx {answer.idx}: already on line {lines[answer.idx]}")
-        lines[answer.idx] = number
+            raise InputError(f"{place}: idx {answer.idx}: already on {lines[answer.idx]}")
+        lines[answer.idx] = place.removeprefix(f"{path}: ")
         answers.append(answer)
     if not answers:
         raise InputError(f"{path}: expected at least one answer, found none")
     return answers
+
+
+def pair_answers(
+    base: list[Answer], rl: list[Answer], files: dict[str, Path]
+) -> dict[str, list[Answer]]:
+    """Of each side the answers to the questions that both files hold, by number.
+
+    Raises:
+      InputError: the files share no question, or one number stands for two questions.
+    """
+    sides = {"base": {a.idx: a for a in base}, "rl": {a.idx: a for a in rl}}
+    shared = sorted(sides["base"].keys() & sides["rl"].keys())
+    if not shared:
+        raise InputError(
+            f"{files['rl']}: expected answers to the questions of {files['base']}, found no idx in "
+            "common"
+        )
+    for idx in shared:
+        for name in ("question", "gt"):
+            expected, found = (getattr(sides[side][idx], name).strip() for side in ("base", "rl"))
+            if expected and found and expected != found:
+                raise InputError(
+                    f"{files['rl']}: idx {idx}: {name}: expected {expected[:60]!r} as in "
+                    f"{files['base']}, found {found[:60]!r}; the files number other questions"
+                )
+    return {side: [answers[idx] for idx in shared] for side, answers in sides.items()}
 
 
 def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: str) -> Answer:
@@ -92,7 +104,11 @@ def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: s
             raise InputError(f"{place}: expected an answer's text in one of {names}, found none")
         answer_tokens = _encode(tokenizer, text, place)
         prompt_tokens = _prompt_tokens(fields, idx, question, tokenizer, prompt, place)
+    solution = everything.get("solution")
     truth = _first(everything, _TRUTH, None)
+    if isinstance(truth, str):
+        truth, worked = split_worked(truth, place)
+        solution = worked or solution
     score, pred = _one(fields.get("score")), _one(fields.get("pred"))
     if not isinstance(score, bool):
         if not isinstance(truth, (str, int, float)):
@@ -100,7 +116,6 @@ def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: s
             raise InputError(f"{place}: expected a score or a right answer in one of {names}")
         verdict = grade(text, str(truth))
         score, pred = verdict.correct, verdict.extracted
-    solution = everything.get("solution")
     return Answer(
         idx=idx,
         question=question,
@@ -117,13 +132,30 @@ def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: s
 def _prompt_tokens(
     fields, idx: int, question: str, tokenizer, prompt: str, place: str
 ) -> list[int]:
-    if isinstance(fields.get("prompt"), str):
-        return tokenizer(fields["prompt"])["input_ids"]
-    if not question:
-        raise InputError(f"{place}: expected a prompt or a question, found neither")
-    return encode_prompt(
-        tokenizer, prompt, Question(idx=idx, question=question, answer="", solution="")
-    )
+    given = fields.get("prompt", _arguments(fields))
+    if given is None:
+        if not question:
+            raise InputError(f"{place}: expected a prompt or a question, found neither")
+        return encode_prompt(
+            tokenizer, prompt, Question(idx=idx, question=question, answer="", solution="")
+        )
+    if not isinstance(given, str):
+        raise InputError(f"{place}: prompt: expected text, found {str(given)[:40]!r}")
+    tokens = tokenizer(given)["input_ids"]
+    if not tokens:
+        raise InputError(f"{place}: prompt: expected text, found none")
+    return tokens
+
+
+def _arguments(fields: dict[str, Any]) -> Any:
+    """What lm-eval passed to the model: {"gen_args_0": {"arg_0": prompt}} or [[prompt, ...]]."""
+    found = fields.get("arguments")
+    for _ in range(2):
+        if isinstance(found, dict):
+            found = next(iter(found.values()), None)
+        elif isinstance(found, list):
+            found = found[0] if found else None
+    return found
 
 
 def _encode(tokenizer, text: str, place: str) -> list[int]:
@@ -144,7 +176,8 @@ def _token_ids(fields: dict[str, Any], name: str, place: str) -> list[int]:
     found = fields.get(name)
     if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
         found = found[0]  # one of n samples
-    if not isinstance(found, list) or not found or not all(type(token) is int for token in found):
+    sound = isinstance(found, list) and found
+    if not sound or not all(type(token) is int and 0 <= token < 2**31 for token in found):
         raise InputError(
             f"{place}: {name}: expected a list of token ids, found {str(found)[:40]!r}"
         )

@@ -115,6 +115,12 @@ def find_pair(key: str) -> Pair:
     return PAIRS[key]
 
 
+def check_plain_name(flag: str, name: str) -> None:
+    """A name that becomes a folder must not lead out of the run directory, or raise InputError."""
+    if Path(name).name != name or name in ("", ".."):
+        raise InputError(f"{flag}: expected a plain name, found {name!r}")
+
+
 def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     """A pair of any two checkpoints, named `<base>_<rl>` unless a key is given.
 
@@ -126,8 +132,7 @@ def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     if key in PAIRS:
         return dataclasses.replace(PAIRS[key], base=base, rl=rl)
     name = key or f"{Path(base).name}_{Path(rl).name}"
-    if Path(name).name != name or name in ("", ".."):
-        raise InputError(f"pair: expected a plain name, found {name!r}")
+    check_plain_name("pair", name)
     return dataclasses.replace(
         PAIRS["deepseek_math"], key=name, series=name, base=base, rl=rl, method="not stated"
     )

@@ -2,23 +2,26 @@ r"""Questions with their reference answers, from local jsonl files, the Hugging 
 
 | dataset | fields of a row | answer |
 | --- | --- | --- |
-| gsm8k | `question`, `answer` | what follows the last `####` of `answer`; the whole is the solution |
+| gsm8k | `question`, `answer` | `answer` |
 | math | `problem`, `solution`, perhaps `answer` | `answer`, else the last `\boxed{}` of `solution` |
 | college_math | `question`, `answer` | `answer` |
 | arithmetic | none: drawn by `experiments.posttrain.task` | |
 | any other name | named by flag (`question`, `answer` if not); perhaps `solution` | the named field |
+
+Of an answer with `####`, GSM8K's own form, what follows the last one is the answer, and the whole is
+the solution.
 
 A file is looked for at DATA_DIR/<dataset>/test.jsonl, then DATA_DIR/<dataset>.jsonl; for math also
 at DATA_DIR/math500/test.jsonl. Without a folder it comes from the Hub (or its local cache).
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator
 from pathlib import Path
 
 from experiments.errors import InputError
 from experiments.extraction import extract_boxed
+from experiments.jsonl import read_objects
 from experiments.posttrain.task import draw_problems
 
 DATASETS = ("gsm8k", "math", "college_math", "arithmetic")
@@ -130,7 +133,7 @@ def load_questions(
     rows = [row for path in paths for row in _rows(path)]
     if not rows:
         raise InputError(f"{paths[0]}: expected at least one question, found none")
-    return [_question(idx, place, row, dataset, source) for idx, (place, row) in enumerate(rows)]
+    return [_question(idx, place, row, source) for idx, (place, row) in enumerate(rows)]
 
 
 def _arithmetic() -> list[Question]:
@@ -189,29 +192,7 @@ def _hub_files(dataset: str, source: _Source) -> list[Path]:
 
 def _rows(path: Path) -> Iterator[tuple[str, dict]]:
     """(place, row) of every row of a file."""
-    if path.suffix == ".parquet":
-        yield from _parquet_rows(path)
-        return
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # A byte order mark is no text.
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a jsonl file with questions, found none") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: expected a jsonl file in UTF-8, found {error}") from error
-    # Not splitlines: text may hold other line separators of Unicode inside its strings.
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{path}: line {number}"
-        try:
-            row = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{place}: expected a JSON object, found broken JSON: {error}"
-            ) from None
-        if not isinstance(row, dict):
-            raise InputError(f"{place}: expected a JSON object, found {type(row).__name__}")
-        yield place, row
+    return _parquet_rows(path) if path.suffix == ".parquet" else read_objects(path, "questions")
 
 
 def _parquet_rows(path: Path) -> Iterator[tuple[str, dict]]:
@@ -231,7 +212,7 @@ def _parquet_rows(path: Path) -> Iterator[tuple[str, dict]]:
         yield f"{path}: row {number}", row
 
 
-def _question(idx: int, place: str, row: dict, dataset: str, source: _Source) -> Question:
+def _question(idx: int, place: str, row: dict, source: _Source) -> Question:
     question = _text(row, source.question, place)
     solution = row.get("solution")
     solution = solution if isinstance(solution, str) else ""
@@ -245,11 +226,23 @@ def _question(idx: int, place: str, row: dict, dataset: str, source: _Source) ->
             raise InputError(
                 f"{place}: expected an answer or a \\boxed{{}} in solution, found none"
             )
-    if dataset == "gsm8k" and "####" in answer:
-        solution, answer = answer, answer.rsplit("####", 1)[1].strip()
-        if not answer:
-            raise InputError(f"{place}: expected the answer after ####, found nothing")
+    answer, worked = split_worked(answer, place)
+    solution = worked or solution
     return Question(idx=idx, question=question, answer=answer, solution=solution)
+
+
+def split_worked(answer: str, place: str) -> tuple[str, str]:
+    """(bare answer, worked solution or nothing): GSM8K's answer field holds both, with #### between.
+
+    Raises:
+      InputError: nothing follows the ####.
+    """
+    if "####" not in answer:
+        return answer, ""
+    bare = answer.rsplit("####", 1)[1].strip()
+    if not bare:
+        raise InputError(f"{place}: expected the answer after ####, found nothing")
+    return bare, answer
 
 
 def _text(row: dict, field: str, place: str) -> str:

@@ -1,7 +1,8 @@
 """All that people read of a finished study, made from its saved files: report, tables, figures.
 
 <pair>/report.html, table.md, table.csv
-<pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json, figures/*.{png,svg}
+<pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json
+<pair>/<dataset>/figures/<cell>_*.{png,svg}; of several cells together: <pair>/figures/*.{png,svg}
 """
 
 from pathlib import Path
@@ -29,8 +30,10 @@ def write_report(directory: Path) -> Path:
     study = gather([directory])
     manifest = store.read_json(directory / "manifest.json")
     for name, cell in zip(manifest["cells"], study.cells, strict=True):
-        write_edges(cell, directory / name, manifest["models"]["base"]["d_model"])
-        write_figures(cell_figures(cell), directory / name / "figures")
+        folder = directory / name
+        write_edges(cell, folder, manifest["models"]["base"]["d_model"])
+        named = {f"{folder.name}_{key}": figure for key, figure in cell_figures(cell).items()}
+        write_figures(named, folder.parent / "figures")
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells), directory / "figures")
     write_tables(study, directory)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from experiments.errors import InputError
+from experiments.jsonl import read_objects
 
 Side = Literal["base", "rl"]
 SIDES: tuple[Side, Side] = ("base", "rl")
@@ -48,19 +49,13 @@ def read_rows(path: str | Path) -> list[Row]:
     if not path.is_file():
         raise InputError(f"{path}: no such responses file")
     rows, lines = [], {}
-    with path.open(encoding="utf-8") as file:
-        try:
-            for number, line in enumerate(file, start=1):
-                if line.strip():
-                    place = f"{path}: line {number}"
-                    row = _parse(line, place)
-                    idx = row.fields["idx"]
-                    if idx in lines:
-                        raise InputError(f"{place}: idx {idx!r}: already on line {lines[idx]}")
-                    lines[idx] = number
-                    rows.append(row)
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: expected UTF-8 text: {error}") from None
+    for place, fields in read_objects(path, "responses"):
+        row = row_of(fields, place)
+        idx = row.fields["idx"]
+        if idx in lines:
+            raise InputError(f"{place}: idx {idx!r}: already on {lines[idx]}")
+        lines[idx] = place.removeprefix(f"{path}: ")
+        rows.append(row)
     if not rows:
         raise InputError(f"{path}: expected one row a line, found none")
     return rows
@@ -94,18 +89,6 @@ def check_vocabulary(rows: list[Row], side: Side, vocab_size: int, path: str | P
                     f"{path}: idx {row.fields['idx']}: {side}_{kind}_tokens: expected ids below "
                     f"the vocabulary size {vocab_size}, found {largest}"
                 )
-
-
-def _parse(line: str, place: str) -> Row:
-    try:
-        fields = json.loads(line.rstrip("\n"))
-    except json.JSONDecodeError as error:  # its own text would name line 1, of this line
-        raise InputError(
-            f"{place}: expected a JSON object, found at column {error.colno}: {error.msg}"
-        ) from None
-    if not isinstance(fields, dict):
-        raise InputError(f"{place}: expected a JSON object, found {type(fields).__name__}")
-    return row_of(fields, place)
 
 
 def _side(fields: dict[str, Any], side: Side, place: str) -> Response:

@@ -1,15 +1,14 @@
 """The rows of a dataset: from a published-format file, from imported answers, or generated here."""
 
+import dataclasses
+import hashlib
 import json
-from pathlib import Path
-
-from transformers import AutoTokenizer
 
 from eap_jax.generation import Sampling
 from experiments import answers, store
 from experiments.answers import Answer
 from experiments.errors import InputError
-from experiments.imports import import_answers
+from experiments.imports import import_answers, pair_answers
 from experiments.questions import load_questions
 from experiments.responses import (
     SIDES,
@@ -21,6 +20,7 @@ from experiments.responses import (
     row_of,
 )
 from experiments.study import OpenStudy, Say
+from experiments.tokenization import load_tokenizer, stop_tokens
 
 
 def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
@@ -34,7 +34,7 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
     else:
-        given = _imported(opened) if study.imported else _generated(opened, dataset)
+        given = _imported(opened, dataset) if study.imported else _generated(opened, dataset)
         for side in SIDES:
             right = sum(answer.score for answer in given[side])
             total = len(given[side])
@@ -51,28 +51,22 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     return rows
 
 
-def _imported(opened: OpenStudy) -> dict[Side, list[Answer]]:
-    """Each side's answers from another program's files: those to questions that both files hold."""
+def _imported(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
+    """Each side's answers from another program's files, saved as if they were generated here."""
+    study, directory = opened.study, opened.study.directory / dataset
     found = {
         side: import_answers(
-            path,
-            tokenizer=AutoTokenizer.from_pretrained(
-                opened.checkpoints[side], local_files_only=True
-            ),
-            prompt=opened.study.pair.prompt,
+            path, tokenizer=load_tokenizer(opened.checkpoints[side]), prompt=study.pair.prompt
         )
-        for side, path in opened.study.imported.items()
+        for side, path in study.imported.items()
     }
-    shared = {answer.idx for answer in found["base"]} & {answer.idx for answer in found["rl"]}
-    if not shared:
-        raise InputError(
-            f"{opened.study.imported['rl']}: expected answers to the questions of "
-            f"{opened.study.imported['base']}, found no idx in common"
-        )
-    return {
-        side: sorted((a for a in found[side] if a.idx in shared), key=lambda a: a.idx)
-        for side in SIDES
-    }
+    given = pair_answers(found["base"], found["rl"], study.imported)
+    saved = {side: answers.format_answers(given[side]) for side in SIDES}
+    digests = {side: _digest(text) for side, text in saved.items()}
+    store.claim(directory / "answers.json", {"imported": digests})
+    for side, text in saved.items():
+        store.write_text(directory / f"responses_{side}.jsonl", text)
+    return given
 
 
 def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
@@ -86,7 +80,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
         question_field=source.question_field,
         answer_field=source.answer_field,
     )[: source.limit]
-    stops = {side: _stop_tokens(opened.checkpoints[side]) for side in SIDES}
+    stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}
     store.claim(
         directory / "answers.json",
         {
@@ -95,6 +89,10 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             "max_new_tokens": study.pair.max_new_tokens,
             "stop_tokens": stops,
             "numerics": study.numerics,
+            "questions": {
+                "number": len(questions),
+                "sha256": _digest(json.dumps([dataclasses.astuple(q) for q in questions])),
+            },
         },
     )
     given = {}
@@ -106,7 +104,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             continue
         given[side] = answers.answer_questions(
             opened.load(side),
-            AutoTokenizer.from_pretrained(opened.checkpoints[side], local_files_only=True),
+            load_tokenizer(opened.checkpoints[side]),
             questions,
             study.pair.prompt,
             sampling=Sampling(max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]),
@@ -117,12 +115,5 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
     return given
 
 
-def _stop_tokens(checkpoint: Path) -> tuple[int, ...]:
-    """End-of-sequence ids from generation_config.json or config.json."""
-    for name in ("generation_config.json", "config.json"):
-        path = checkpoint / name
-        if path.exists():
-            stop = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
-            if stop is not None:
-                return tuple(stop) if isinstance(stop, list) else (stop,)
-    raise InputError(f"{checkpoint}: config.json: expected eos_token_id, found none")
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

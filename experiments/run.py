@@ -30,7 +30,9 @@ def main(_) -> int:
         imported = {"base": Path(f.base_responses), "rl": Path(f.rl_responses)}
     if f.responses and imported:
         raise InputError("--responses and --base_responses contradict each other")
-    datasets = f.dataset or (["responses"] if f.responses or imported else None)
+    datasets = f.dataset
+    if datasets is None and (f.responses or imported):
+        datasets = ["responses"]
     if (f.responses or imported or f.questions) and len(datasets or ()) != 1:
         raise InputError(f"dataset: one file belongs to one dataset, found {datasets}")
     questions = {
@@ -54,6 +56,8 @@ def _pair() -> Pair:
         pair = find_pair(f.pair or DEFAULT_PAIR)
     else:
         pair = pair_of(f.base_checkpoint, f.rl_checkpoint, f.pair)
+    if f.prompt is not None and f.prompt != CHAT and "{question}" not in f.prompt:
+        raise InputError(f"prompt: expected {CHAT} or a text with {{question}}, found {f.prompt!r}")
     given = {"prompt": f.prompt, "max_new_tokens": f.max_new_tokens, "method": f.method}
     return dataclasses.replace(pair, **{k: v for k, v in given.items() if v is not None})
 

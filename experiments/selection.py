@@ -45,8 +45,8 @@ class Rule:
             raise InputError(
                 f"beta and gamma: expected 0 <= beta <= gamma, found {self.beta} and {self.gamma}"
             )
-        if not self.delta >= 0:
-            raise InputError(f"delta: expected at least 0, found {self.delta}")
+        if not 0 <= self.delta < math.inf:
+            raise InputError(f"delta: expected a number from 0 on, found {self.delta}")
         if self.num_samples < 1:
             raise InputError(f"num_samples: expected at least 1, found {self.num_samples}")
 

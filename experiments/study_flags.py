@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import math
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from eap_jax.sharding import parse_mesh
 from experiments import distributed
 from experiments.errors import InputError
 from experiments.numerics import NUMERICS
-from experiments.pairs import Pair
+from experiments.pairs import Pair, check_plain_name
 from experiments.questions import DATASETS
 from experiments.selection import Rule
 from experiments.study import QuestionSource, Study
@@ -76,9 +77,16 @@ def studies(
         Rule(**dict(zip(_RULE, choice, strict=True)), seed=f.seed)
         for choice in itertools.product(*values)
     ]
+    if not pairs or (datasets is not None and not datasets):
+        raise InputError(f"{'dataset' if pairs else 'pairs'}: expected at least one, found none")
+    for name in datasets or ():
+        check_plain_name("dataset", name)
     unknown = sorted(set(datasets or ()) - set(DATASETS))
-    if unknown and not (questions and questions["file"]) and not f.data_dir and not responses:
+    own = f.data_dir or responses or imported or (questions and questions["file"])
+    if unknown and not own:
         raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
+    if not math.isfinite(f.stream_gib):
+        raise InputError(f"stream_gib: expected a number, found {f.stream_gib}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
     if f.coordinator and not responses:
@@ -117,6 +125,8 @@ def _numbers(name: str) -> list[float]:
     """A rule's flag as numbers."""
     number = int if name == "num_samples" else float
     texts = getattr(flags.FLAGS, name)
+    if not texts:
+        raise InputError(f"{name}: expected at least one number, found none")
     try:
         return [number(text) for text in texts]
     except ValueError:

@@ -186,6 +186,17 @@ def test_a_broken_line_in_the_middle_is_named_and_nothing_is_cut(finished, tmp_p
         assert path.read_text() == text
 
 
+def test_a_reader_leaves_a_line_in_the_making_alone(finished, tmp_path):
+    _, whole = finished
+    text = whole.read_bytes()[:-30]
+    path = tmp_path / "responses.jsonl"
+    path.write_bytes(text)
+    assert len(read_answers(path)) == 11
+    assert path.read_bytes() == text
+    assert len(read_answers(path, repair=True)) == 11
+    assert path.read_bytes() == text[: text.rfind(b"\n") + 1]
+
+
 def test_no_file_is_no_answers(tmp_path):
     assert read_answers(tmp_path / "none.jsonl") == []
 

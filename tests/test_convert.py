@@ -220,6 +220,27 @@ def test_two_conversions_to_one_output_do_not_mix(tmp_path):
     assert [path.name for path in (tmp_path / "orbax").iterdir()] == ["mine"]
 
 
+def test_a_second_program_at_the_moment_of_renaming_finds_it_taken(tmp_path, monkeypatch):
+    """Just before and just after: the finished folder stays as it was written."""
+    rename, refused = Path.rename, []
+
+    def watched(self, target):
+        for moment in ("before", "after"):
+            if moment == "after":
+                rename(self, target)
+            with pytest.raises(CheckpointError) as error, loading.staged(target):
+                pytest.fail("two programs wrote one output")
+            refused.append(str(error.value))
+
+    with loading.staged(tmp_path / "out") as staging:
+        (staging / "mine").write_text("kept")
+        monkeypatch.setattr(Path, "rename", watched)
+    assert refused[0].endswith("out: another program is writing it")
+    assert refused[1].endswith("out: exists already; choose another output")
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine"]
+
+
 @pytest.mark.parametrize("back", [False, True])
 @pytest.mark.parametrize("there", ["folder", "empty folder", "file"])
 def test_an_output_that_exists_is_refused_and_not_touched(there, back, tmp_path):

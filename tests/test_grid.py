@@ -150,6 +150,42 @@ def test_a_pair_that_cannot_be_opened_leaves_the_others_alone(tmp_path):
     assert len(outcome.cells) == 6
 
 
+@pytest.mark.usefixtures("no_report")
+def test_a_fault_of_the_system_stops_no_other_pair(tmp_path, monkeypatch):
+    """As a full disk or a folder without permission would."""
+    original = cells.store.write_results
+
+    def full(path, scores):
+        if "tiny_dpo" in str(path):
+            raise OSError(28, "No space left on device", str(path))
+        original(path, scores)
+
+    monkeypatch.setattr(cells.store, "write_results", full)
+    outcome = run_grid([study(tmp_path, "tiny_dpo"), study(tmp_path)], silent)
+    assert {name.split(",")[0] for name, _ in outcome.failures} == {"tiny_dpo"}
+    assert all("No space left" in message for _, message in outcome.failures)
+    assert len(outcome.cells) == 6
+
+
+@pytest.mark.usefixtures("no_report")
+def test_scores_that_are_all_zero_have_no_health_and_a_report(tmp_path, monkeypatch):
+    original = cells.score_texts
+
+    def zero(*args, **settings):
+        found = original(*args, **settings)
+        return [
+            dataclasses.replace(one, scores_nWR=0 * one.scores_nWR, health=float("nan"))
+            for one in found
+        ]
+
+    monkeypatch.setattr(cells, "score_texts", zero)
+    told = []
+    outcome = run_grid([study(tmp_path)], told.append)
+    assert outcome.failures == []
+    assert len(outcome.reports) == 1
+    assert "arithmetic, alpha 0.3: column-sum health base undefined, rl undefined" in " ".join(told)
+
+
 def test_cells_of_other_rules_lie_apart_and_say_so():
     rules = (Rule(alpha=0.1), Rule(alpha=0.1, delta=0.6))
     names = {cells.cell_name("gsm8k", rule) for rule in rules}

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from experiments.answers import Answer
 from experiments.errors import InputError
-from experiments.imports import import_answers
+from experiments.imports import import_answers, pair_answers
 from experiments.pairs import PAIRS
 from experiments.posttrain.task import draw_problems
 
@@ -78,6 +79,67 @@ def test_text_rows_are_tokenised_and_graded(tmp_path, tokenizer, problems, row_o
             assert found.score is right
 
 
+def test_gsm8ks_own_answers_are_references_too(tmp_path, tokenizer, problems):
+    """vLLM and lm-eval dumps of GSM8K hold its answer field: the solution, then ####."""
+    problem = problems[0]
+    worked = f"so it is\n#### {problem.answer}"
+    for fields in ({"answer": worked}, {"doc": {"question": "q", "answer": worked}}):
+        row = {"prompt": problem.prompt, "response": problem.solution("worked"), **fields}
+        (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+        assert (found.gt, found.solution, found.score) == (problem.answer, worked, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda text: {"gen_args_0": {"arg_0": text, "arg_1": {"until": ["Q:"]}}},
+        lambda text: [[text, {"until": ["Q:"]}]],
+    ],
+)
+def test_lm_evals_own_prompt_is_what_the_model_read(tmp_path, tokenizer, problems, arguments):
+    """Few-shot examples stand before the question."""
+    first, second, _ = problems
+    prompt = first.prompt + first.solution("worked") + "\n" + second.prompt
+    row = {
+        "doc_id": 0, "doc": {"question": second.question, "answer": second.answer},
+        "arguments": arguments(prompt), "resps": [[second.solution("worked")]],
+    }  # fmt: skip
+    (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+    assert found.prompt_tokens == tokenizer(prompt)["input_ids"]
+
+
+def answer(idx, question="", gt="", score=True):
+    return Answer(
+        idx=idx, question=question, gt=gt, solution=None, prompt_tokens=[1], answer_tokens=[2],
+        text="t", pred=None, score=score,
+    )  # fmt: skip
+
+
+FILES = {"base": Path("b.jsonl"), "rl": Path("r.jsonl")}
+
+
+def test_answers_to_the_questions_of_both_files_are_paired_by_number():
+    base = [answer(3, "three", "6"), answer(1, "one", "2"), answer(2)]
+    rl = [answer(2, "two"), answer(4), answer(3, "three", "6", score=False)]
+    assert pair_answers(base, rl, FILES) == {"base": [base[2], base[0]], "rl": [rl[0], rl[2]]}
+
+
+@pytest.mark.parametrize(
+    ("base", "rl", "said"),
+    [
+        ([answer(1)], [answer(2)], "found no idx in common"),
+        (
+            [answer(0, "What is 2+2?", "4")], [answer(0, "What is 7+7?", "14")],
+            "r.jsonl: idx 0: question: expected 'What is 2\\+2\\?' as in b.jsonl, found 'What is 7",
+        ),
+        ([answer(0, gt="4")], [answer(0, gt="14")], "idx 0: gt: expected '4' .* found '14'"),
+    ],
+)  # fmt: skip
+def test_files_that_number_other_questions_are_refused(base, rl, said):
+    with pytest.raises(InputError, match=said):
+        pair_answers(base, rl, FILES)
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -92,6 +154,21 @@ def test_text_rows_are_tokenised_and_graded(tmp_path, tokenizer, problems, row_o
             [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": ["a"], "gt": "1"}],
             "generate_token_ids: expected a list of token ids",
         ),
+        (
+            [{"idx": 0, "prompt_token_ids": [-1], "generate_token_ids": [2], "gt": "1"}],
+            "prompt_token_ids: expected a list of token ids",
+        ),
+        (
+            [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": [2**33], "gt": "1"}],
+            "generate_token_ids: expected a list of token ids",
+        ),
+        ([{"prompt": "", "response": " 1", "gt": "1"}], "prompt: expected text, found none"),
+        (
+            [{"prompt": [{"role": "user"}], "response": " 1", "gt": "1"}],
+            "prompt: expected text, found .*role",
+        ),
+        ([{"prompt": "Ada", "response": "\ud83d", "gt": "1"}], "found half a character"),
+        ([{"prompt": "Ada", "response": " 1", "answer": "so ####"}], "answer after ####"),
         (
             [{"idx": 0, "prompt": "Ada", "response": " zebra", "gt": "1"}],
             "the answer's tokens do not give its text back: character",

@@ -58,7 +58,10 @@ def test_a_pairs_report_is_whole_and_every_file_of_a_cell_is_written(pairs):
             graph = json.loads((folder / f"graph_{side}.json").read_text())
             assert graph["cfg"]["d_model"] == 24
             assert graph["cfg"]["n_layers"] == 2
-        assert {"graph", "heat_maps", "top_changes"} <= drawn(folder / "figures")
+    kinds = ("graph", "heat_maps", "top_changes", "score_distribution", "answer_lengths")
+    assert drawn(directory / "math" / "figures") == {
+        f"{cell}_{kind}" for cell in ("cut0.1", "cut0.3") for kind in kinds
+    }
     assert drawn(directory / "figures")
     with (directory / "table.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))

@@ -67,7 +67,7 @@ def test_the_range_may_be_left_out(tmp_path):
     [
         (
             '{"idx": 1, "base_prompt',
-            "expected a JSON object, found at column 12: Unterminated string",
+            "expected a JSON object, found broken JSON at column 12: Unterminated string",
         ),
         ("[1, 2]", "expected a JSON object, found list"),
         (fields_of(idx=None), "idx: expected a number or a name, found None"),
@@ -108,7 +108,7 @@ def test_no_file_no_rows_and_no_text_are_told_apart(tmp_path):
     with pytest.raises(InputError, match="expected one row a line, found none"):
         read_rows(write(tmp_path / "empty.jsonl", "", ""))
     (tmp_path / "binary.jsonl").write_bytes(b"\x80\xff\n")
-    with pytest.raises(InputError, match="expected UTF-8 text"):
+    with pytest.raises(InputError, match="expected a jsonl file in UTF-8"):
         read_rows(tmp_path / "binary.jsonl")
 
 

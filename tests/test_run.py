@@ -2,12 +2,15 @@
 
 import json
 import random
+import shutil
 
 import binaries
 import numpy as np
 import pytest
 
-FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.1,0.3")
+from experiments.gather import gather
+
+FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.3")
 RESPONSES = ("responses_base.jsonl", "responses_rl.jsonl")
 
 
@@ -25,6 +28,61 @@ def unbroken(processes, tmp_path_factory):
     done = processes.run("experiments.run", f"--workdir={workdir}", *FLAGS)
     assert done.code == 0, done
     return done, workdir / "tiny_grpo"
+
+
+def harness_file(path, given, reverse=False):
+    """One side's answers as an evaluation harness would have written them."""
+    rows = [
+        {
+            "idx": line["idx"], "question": line["question"], "gt": line["gt"],
+            "prompt_token_ids": line["prompt_tokens"], "generate_token_ids": line["answer_tokens"],
+        }
+        for line in map(json.loads, given.read_text().splitlines())
+    ]  # fmt: skip
+    path.write_text("".join(json.dumps(row) + "\n" for row in (rows[::-1] if reverse else rows)))
+    return path
+
+
+def test_answers_of_another_program_give_the_same_results(processes, unbroken, tmp_path):
+    """README's two flags; the second file in another order."""
+    _, expected = unbroken
+    files = {
+        name: harness_file(tmp_path / name, expected / "arithmetic" / name, name == RESPONSES[1])
+        for name in RESPONSES
+    }
+    flags = [f"--{side}_responses={files[f'responses_{side}.jsonl']}" for side in ("base", "rl")]
+    workdir = tmp_path / "runs"
+    done = processes.run(
+        "experiments.run", "--pair=tiny_grpo", *flags, "--alpha=0.3", f"--workdir={workdir}"
+    )
+    assert done.code == 0, done
+    directory = workdir / "tiny_grpo"
+    assert done.stdout[-1] == f"report: {directory / 'report.html'}"
+    rows = (directory / "responses" / "all_correct.jsonl").read_text().splitlines()
+    known = (expected / "arithmetic" / "all_correct.jsonl").read_text().splitlines()
+    assert [json.loads(row)["idx"] for row in rows] == [json.loads(row)["idx"] for row in known]
+    mine = {name.split("_")[4]: found for name, found in arrays(directory).items()}
+    theirs = {
+        name.split("_")[4]: found for name, found in arrays(expected).items() if "cut0.3/" in name
+    }
+    assert mine.keys() == theirs.keys() == {"base", "rl"}
+    for side, scores in mine.items():
+        assert np.linalg.norm(scores - theirs[side]) <= 1e-5 * np.linalg.norm(scores)
+    study = gather([directory])
+    assert [(a.side, a.total) for a in study.accuracies] == [("base", 48), ("rl", 48)]
+    assert study.cells[0].funnel[0].rows == 48
+
+
+def test_another_number_of_questions_is_refused_before_any_answer(processes, unbroken, tmp_path):
+    _, expected = unbroken
+    shutil.copytree(expected, tmp_path / "tiny_grpo")
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = processes.run("experiments.run", f"--workdir={tmp_path}", "--num_questions=60")
+    assert done.code == 1
+    (error,) = [line for line in done.stderr if line.startswith("error: ")]
+    assert "questions: expected {'number': 60" in error
+    assert "found {'number': 48" in error
+    assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
 def progress(directory) -> int:
@@ -66,7 +124,7 @@ def test_answers_scores_and_tables_fit_each_other(unbroken):
     assert [json.loads(row)["idx"] for row in rows] == sorted(right["base"] & right["rl"])
     cell = json.loads((directory / "arithmetic" / "cut0.3" / "cell.json").read_text())
     found = arrays(directory)
-    assert len(found) == 4
+    assert len(found) == 2
     assert {len(scores) for scores in found.values()} == {len(cell["rows"])}
     assert set(cell["rows"]) <= right["base"] & right["rl"]
 
@@ -102,7 +160,7 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_arrays_and_table(
     assert found.keys() == arrays(expected).keys()
     for name, scores in arrays(expected).items():
         np.testing.assert_array_equal(found[name], scores)
-    for name in ("table.md", "table.csv", "arithmetic/cut0.1/metrics.json"):
+    for name in ("table.md", "table.csv", "arithmetic/cut0.3/metrics.json"):
         assert (directory / name).read_bytes() == (expected / name).read_bytes()
     litter = [p for p in tmp_path.rglob(".*") if p.is_file()]
     assert litter == []

@@ -75,7 +75,9 @@ def test_every_rule_has_its_own_cell_with_its_own_settings(swept):
     ("flag", "said"),
     [
         ("--pairs=tiny_grop", "found 'tiny_grop'"),
+        ("--pairs=", "pairs: expected at least one, found none"),
         ("--datasets=gsm9k", "found 'gsm9k'"),
+        ("--datasets=", "dataset: expected at least one, found none"),
         ("--alpha=0.3,2", "alpha: expected a number in (0, 1], found 2"),
         ("--num_samples=0", "num_samples: expected at least 1, found 0"),
     ],
