@@ -8,6 +8,7 @@ bytes: no dates, no random ids, no state outside the figure.
 import functools
 import io
 import math
+import weakref
 from collections.abc import Callable
 
 import matplotlib
@@ -62,12 +63,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def png(figure: Figure, dpi: int = _DPI) -> bytes:
-    """The figure as a PNG file."""
+    """The figure, as it was at the first call, as a PNG file."""
     return _saved(figure, "png", dpi=dpi, metadata={"Software": None})
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as an SVG file; text is drawn as paths, so it looks the same everywhere."""
+    """The same as an SVG file; text is drawn as paths, so it looks the same everywhere."""
     return _saved(figure, "svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
 
 
@@ -115,13 +116,21 @@ def name_axes(axes: Axes, num_layers: int) -> None:
         axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)
 
 
+# A figure goes into a file and into the page; drawing it is most of a report's time.
+_KEPT: weakref.WeakKeyDictionary[Figure, dict[tuple, bytes]] = weakref.WeakKeyDictionary()
+
+
 def _saved(figure: Figure, kind: str, **options) -> bytes:
-    buffer = io.BytesIO()
-    with matplotlib.rc_context():
-        matplotlib.rcdefaults()
-        matplotlib.rcParams.update(_RULES)
-        figure.savefig(buffer, format=kind, **options)
-    return buffer.getvalue()
+    kept = _KEPT.setdefault(figure, {})
+    key = (kind, options["dpi"])
+    if key not in kept:
+        buffer = io.BytesIO()
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_RULES)
+            figure.savefig(buffer, format=kind, **options)
+        kept[key] = buffer.getvalue()
+    return kept[key]
 
 
 def _power_label(place: float) -> str:

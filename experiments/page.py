@@ -8,6 +8,7 @@ import base64
 import json
 import math
 import urllib.parse
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from experiments.edge_data import edge_data
 from experiments.examples import examples
 from experiments.exports import measured, number, percent
 from experiments.figure_style import png, svg
-from experiments.figures import CELL_FIGURES
+from experiments.figures import CELL_FIGURES, cell_figures
 from experiments.results import (
     METRIC_BY_KEY,
     METRICS,
@@ -39,6 +40,7 @@ from experiments.verdict import agreement, verdicts
 # Figures and examples of more comparisons would make the page too large to open with ease.
 DRAWN_CELLS = 12
 _LARGEST_SVG = 400_000
+Drawn = Mapping[str, Mapping[str, Figure]]
 _TEMPLATES = Path(__file__).parent / "templates"
 _SWEEP_TITLES = {
     "figure_3a_diversity": "Change of diversity in every comparison (figure 3a of the paper)",
@@ -47,15 +49,20 @@ _SWEEP_TITLES = {
 }
 
 
-def write_page(study: StudyResult, directory: Path) -> Path:
+def write_page(study: StudyResult, directory: Path, drawn: Drawn | None = None) -> Path:
     """Write report.html; returns its path."""
     path = directory / "report.html"
-    write_text(path, render(study))
+    write_text(path, render(study, drawn))
     return path
 
 
-def render(study: StudyResult) -> str:
-    """The whole page of a study."""
+def render(study: StudyResult, drawn: Drawn | None = None) -> str:
+    """The whole page of a study.
+
+    Args:
+      study: what it shows.
+      drawn: `cell_figures` of cells by the cell's name, where the caller has drawn them already.
+    """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -80,7 +87,7 @@ def render(study: StudyResult) -> str:
             {"title": _SWEEP_TITLES[name], "image": data_uri(figure)}
             for name, figure in figures.items()
         ],
-        cells=[_cell(cell) for cell in study.cells[:DRAWN_CELLS]],
+        cells=[_cell(cell, (drawn or {}).get(cell.name)) for cell in study.cells[:DRAWN_CELLS]],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
@@ -146,11 +153,12 @@ def _accuracy(found: Accuracy) -> dict[str, Any]:
     return {"found": found, "share": found.right / max(found.total, 1), "published": in_paper}
 
 
-def _cell(cell: CellResult) -> dict[str, Any]:
+def _cell(cell: CellResult, drawn: Mapping[str, Figure] | None) -> dict[str, Any]:
+    drawn = drawn or cell_figures(cell)
     return {
         "cell": cell,
         "figures": [
-            {"title": figure.title, "text": figure.text, "image": data_uri(figure.draw(cell))}
+            {"title": figure.title, "text": figure.text, "image": data_uri(drawn[figure.name])}
             for figure in CELL_FIGURES
         ],
         "examples": examples(cell),

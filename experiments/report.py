@@ -11,7 +11,7 @@ from experiments import store
 from experiments.exports import write_edges, write_tables
 from experiments.figures import cell_figures, write_figures
 from experiments.gather import gather
-from experiments.page import write_page
+from experiments.page import DRAWN_CELLS, write_page
 from experiments.sweep_figures import sweep_figures
 
 
@@ -29,15 +29,19 @@ def write_report(directory: Path) -> Path:
     """
     study = gather([directory])
     manifest = store.read_json(directory / "manifest.json")
+    drawn = {}
     for name, cell in zip(manifest["cells"], study.cells, strict=True):
         folder = directory / name
         write_edges(cell, folder, manifest["models"]["base"]["d_model"])
-        named = {f"{folder.name}_{key}": figure for key, figure in cell_figures(cell).items()}
+        figures = cell_figures(cell)
+        named = {f"{folder.name}_{key}": figure for key, figure in figures.items()}
         write_figures(named, folder.parent / "figures")
+        if len(drawn) < DRAWN_CELLS:
+            drawn[cell.name] = figures
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells), directory / "figures")
     write_tables(study, directory)
-    return write_page(study, directory)
+    return write_page(study, directory, drawn)
 
 
 def write_sweep_report(workdir: Path, directories: list[Path]) -> Path:

@@ -1,13 +1,9 @@
 """Post-training end to end: every algorithm moves what it should, and a killed run loses nothing."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
+import binaries
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -88,32 +84,30 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
     assert not _equal(weights["first"], weights["other"])
 
 
-def test_killed_training_continues_and_ends_with_the_same_weights(tmp_path):
-    def command(output):
-        return [
-            sys.executable, "-m", "experiments.posttrain.train", "--algorithm=ppo", "--seed=5",
-            "--rounds=6", "--batch=16", "--checkpoint_every=2", f"--start={START}",
-            f"--output={output}",
-        ]  # fmt: skip
-
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(whole), cwd=REPOSITORY, env=environment, check=True, capture_output=True)
-    process = subprocess.Popen(
-        command(killed), cwd=REPOSITORY, env=environment,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    yield from binaries.server(
+        tmp_path_factory.mktemp("outputs"), "experiments.posttrain.algorithms",
+        "experiments.posttrain.evaluate", "converters.checkpoint", "experiments.errors",
     )  # fmt: skip
-    deadline = time.monotonic() + 120
-    while not (killed / "checkpoints" / "00002").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    assert (killed / "checkpoints" / "00002").exists()
+
+
+def test_killed_training_continues_and_ends_with_the_same_weights(processes, tmp_path):
+    def run(output, **settings):
+        return processes.run(
+            "experiments.posttrain.train", "--algorithm=ppo", "--seed=5", "--rounds=6",
+            "--batch=16", "--checkpoint_every=2", f"--start={START}", f"--output={output}",
+            **settings,
+        )  # fmt: skip
+
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert run(whole).code == 0
+    done = run(killed, kill_when=(killed / "checkpoints" / "00002").exists)
+    assert done.code == -9
     assert not (killed / "model").exists()
-    done = subprocess.run(
-        command(killed), cwd=REPOSITORY, env=environment, check=True, capture_output=True, text=True
-    )
-    assert done.stdout.splitlines()[-1] == f"model: {killed / 'model'}"
+    done = run(killed)
+    assert done.code == 0, done
+    assert done.stdout[-1] == f"model: {killed / 'model'}"
     assert _equal(_weights(whole), _weights(killed))
     rounds = [line["round"] for line in _log(killed)]
     assert rounds == list(range(7))
