@@ -78,6 +78,8 @@ def family(tmp_path):
     for name in ("tiny_start", "tiny_grpo"):
         shutil.copytree(SHIPPED / name, tmp_path / name / "model")
         shutil.copy(SHIPPED / name / "figures.json", tmp_path / name)
+    (tmp_path / "tiny_start" / "model" / "figures.json").unlink()
+    (tmp_path / "tiny_grpo" / "model" / "figures.json").unlink()
     recipe = {"start_directory": str(tmp_path / "tiny_start" / "model")}
     (tmp_path / "tiny_grpo" / "recipe.json").write_text(json.dumps(recipe))
     return tmp_path
@@ -101,7 +103,19 @@ def test_an_arm_is_compared_with_its_start_by_the_study(family, tmp_path, monkey
     assert found["base"] == pytest.approx(saved["base"], rel=0.5)
 
 
+def test_the_saved_figures_are_what_the_study_measures_of_the_shipped_models(tmp_path):
+    """All five metrics with intervals and tests, of the arm that the default study compares."""
+    found = results._arm(SHIPPED, "tiny_grpo", SAVED["alpha"], SAVED["questions"], tmp_path)
+    saved = SAVED["arms"]["tiny_grpo"][0]
+    assert found["accuracy"] == saved["accuracy"]
+    assert found["samples"] == saved["samples"]
+    for key, fields in saved["metrics"].items():
+        for name, value in fields.items():
+            measured = found["metrics"][key][name]
+            assert measured == (value if isinstance(value, str) else pytest.approx(value, rel=1e-2, abs=1e-6))
+
+
 def test_an_unfinished_training_is_named(family, tmp_path):
     (family / "tiny_grpo" / "figures.json").unlink()
-    with pytest.raises(InputError, match=r"tiny_grpo: expected a finished training"):
+    with pytest.raises(InputError, match=r"model: expected a finished training"):
         results._arm(family, "tiny_grpo", 0.3, 40, tmp_path / "work")

@@ -1,9 +1,9 @@
 r"""What post-training changed in the tiny family: accuracy and metrics of every arm and seed.
 
-    python -m experiments.posttrain.results --families=DIR0,DIR1,DIR2 \
+    python -m experiments.posttrain.results --families=experiments/checkpoints,DIR1,DIR2 \
         --output=experiments/checkpoints/results.json
 
-Each family directory (made by `experiments.posttrain.family`) is one training seed. Every arm is
+Each family directory (made by `experiments.posttrain.family`, published or not) is one training seed. Every arm is
 compared with its SFT start by the same study as `experiments.run`; the JSON file keeps all figures,
 and the table that is printed is the one in README.md.
 """
@@ -52,13 +52,14 @@ def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -
 
 def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) -> dict:
     """Accuracy before and after, seconds of training, and each metric's comparison."""
-    figures = {}
-    start = store.read_json(family / arm / "recipe.json")["start_directory"]
-    for side, directory in (("base", Path(start).parent), ("rl", family / arm)):
-        if not (directory / "figures.json").exists():
-            raise InputError(f"{directory}: expected a finished training, found none")
-        figures[side] = store.read_json(directory / "figures.json")
-    pair = dataclasses.replace(PAIRS[arm], base=start, rl=str(family / arm / "model"))
+    recipe, trained = family / arm / "recipe.json", family / arm / "model"
+    # A published family has neither: its arms are checkpoints, and its start lies beside them.
+    start = family / "tiny_start"
+    if recipe.exists():
+        start = Path(store.read_json(recipe)["start_directory"])
+    models = {"base": start, "rl": trained if trained.exists() else family / arm}
+    figures = {side: _figures(model) for side, model in models.items()}
+    pair = dataclasses.replace(PAIRS[arm], **{side: str(model) for side, model in models.items()})
     study = Study(
         pair=pair,
         workdir=workdir,
@@ -81,6 +82,14 @@ def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) ->
         "samples": measured["samples"],
         "metrics": measured["metrics"],
     }
+
+
+def _figures(model: Path) -> dict:
+    """What the training of a model measured at its end; beside the model, or in its folder."""
+    for directory in (model, model.parent):
+        if (directory / "figures.json").exists():
+            return store.read_json(directory / "figures.json")
+    raise InputError(f"{model}: expected a finished training, found none")
 
 
 def _silent(line: str) -> None:
