@@ -112,7 +112,9 @@ def test_the_saved_figures_are_what_the_study_measures_of_the_shipped_models(tmp
     for key, fields in saved["metrics"].items():
         for name, value in fields.items():
             measured = found["metrics"][key][name]
-            assert measured == (value if isinstance(value, str) else pytest.approx(value, rel=1e-2, abs=1e-6))
+            assert measured == (
+                value if isinstance(value, str) else pytest.approx(value, rel=1e-2, abs=1e-6)
+            )
 
 
 def test_an_unfinished_training_is_named(family, tmp_path):

@@ -3,9 +3,9 @@ r"""What post-training changed in the tiny family: accuracy and metrics of every
     python -m experiments.posttrain.results --families=experiments/checkpoints,DIR1,DIR2 \
         --output=experiments/checkpoints/results.json
 
-Each family directory (made by `experiments.posttrain.family`, published or not) is one training seed. Every arm is
-compared with its SFT start by the same study as `experiments.run`; the JSON file keeps all figures,
-and the table that is printed is the one in README.md.
+Each family directory (made by `experiments.posttrain.family`, published or not) is one training
+seed. Every arm is compared with its SFT start by the same study as `experiments.run`; the JSON file
+keeps all figures, and the table that is printed is the one in README.md.
 """
 
 import collections
