@@ -15,11 +15,28 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+# Compiling is most of the suite's time. Binaries are run with the compiler as users have it.
+QUICK_COMPILER = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
+os.environ.setdefault("XLA_FLAGS", QUICK_COMPILER)
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_default_matmul_precision", "highest")
+
+# Few tests that take long: started first, so that no process is left alone with them at the end.
+_LONG_FILES = ("test_train.py", "test_grid.py", "test_run.py", "test_sweep.py", "test_bench.py")
+
+
+def pytest_configure(config):
+    if hasattr(config.option, "loadscopereorder"):  # pytest-xdist would start large files first
+        config.option.loadscopereorder = False
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 # Tools' own folders: versions, environments, caches.

@@ -95,7 +95,7 @@ def processes(tmp_path_factory):
 def test_killed_training_continues_and_ends_with_the_same_weights(processes, tmp_path):
     def run(output, **settings):
         return processes.run(
-            "experiments.posttrain.train", "--algorithm=ppo", "--seed=5", "--rounds=6",
+            "experiments.posttrain.train", "--algorithm=ppo", "--seed=5", "--rounds=4",
             "--batch=16", "--checkpoint_every=2", f"--start={START}", f"--output={output}",
             **settings,
         )  # fmt: skip
@@ -110,7 +110,7 @@ def test_killed_training_continues_and_ends_with_the_same_weights(processes, tmp
     assert done.stdout[-1] == f"model: {killed / 'model'}"
     assert _equal(_weights(whole), _weights(killed))
     rounds = [line["round"] for line in _log(killed)]
-    assert rounds == list(range(7))
+    assert rounds == list(range(5))
 
 
 @pytest.mark.usefixtures("probe_of_24")
