@@ -71,7 +71,6 @@ class Binaries:
     def __init__(self, folder: Path, *imports: str):
         self._folder = folder
         environment = os.environ | {"PYTHONWARNINGS": "ignore"}
-        environment.pop("XLA_FLAGS", None)
         self._server = subprocess.Popen(
             [sys.executable, "-c", _SERVER, *imports],
             cwd=REPOSITORY,

@@ -15,15 +15,13 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
-# Compiling is most of the suite's time. Binaries are run with the compiler as users have it.
-QUICK_COMPILER = "--xla_backend_optimization_level=1 --xla_llvm_disable_expensive_passes=true"
-os.environ.setdefault("XLA_FLAGS", QUICK_COMPILER)
-
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_default_matmul_precision", "highest")
+# Compiling is most of the suite's time; binaries run with the compiler as users have it.
+jax.config.update("jax_disable_most_optimizations", True)
 
 # Few tests that take long: started first, so that no process is left alone with them at the end.
 _LONG_FILES = ("test_train.py", "test_grid.py", "test_run.py", "test_sweep.py", "test_bench.py")
@@ -55,6 +53,14 @@ def _files() -> set[str]:
                 elif not entry.name.endswith(".py"):  # People may write code while tests run.
                     found.add(entry.path)
     return found
+
+
+@pytest.fixture
+def optimised():
+    """The compiler as users have it, for tests that compute for longer than they compile."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(autouse=True)

@@ -16,6 +16,8 @@ from experiments.bench_programs import Preset, _llama, random_batch
 
 TINY = Preset(config=_llama(3, 32, 64, 4, 96), rows=3, length=20, targets=6)
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 @pytest.fixture(scope="module")
 def params():

@@ -16,6 +16,8 @@ from experiments.posttrain.algorithms import Recipe
 REPOSITORY = Path(__file__).resolve().parent.parent
 START = REPOSITORY / "experiments" / "checkpoints" / "tiny_start"
 
+pytestmark = pytest.mark.usefixtures("optimised")
+
 
 def _log(output: Path) -> list[dict]:
     return [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
