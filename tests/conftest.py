@@ -55,9 +55,9 @@ def _files() -> set[str]:
     return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def optimised():
-    """The compiler as users have it, for tests that compute for longer than they compile."""
+    """The compiler as users have it: for modules that compute for long, or compare with binaries."""
     jax.config.update("jax_disable_most_optimizations", False)
     yield
     jax.config.update("jax_disable_most_optimizations", True)

@@ -24,6 +24,7 @@ from experiments.posttrain.train import family_config
 SHIPPED = Path(__file__).resolve().parent.parent / "experiments" / "checkpoints"
 NAMES = ("tiny_start", *ARMS)
 every_model = pytest.mark.parametrize("name", NAMES)
+pytestmark = pytest.mark.usefixtures("optimised")
 
 
 @functools.partial(jax.jit, static_argnames="config")

@@ -21,6 +21,7 @@ from experiments.study import QuestionSource, Study
 REPOSITORY = Path(__file__).resolve().parent.parent
 ALPHAS = (0.1, 0.2, 0.3)
 DELTAS = (0.4, 0.5)
+pytestmark = pytest.mark.usefixtures("optimised")
 
 
 def silent(line: str) -> None:
