@@ -52,6 +52,16 @@ def write_random_checkpoint(directory: Path, config: ModelConfig) -> None:
     write_safetensors(directory, tensors(), 2 * config.num_parameters)
 
 
+# A process starts with the peak of the one that forks it, so a small one does.
+_LAUNCHER = """
+import os, sys
+child = os.posix_spawnp(sys.argv[2], sys.argv[2:], os.environ)
+_, status, usage = os.wait4(child, 0)
+os.write(int(sys.argv[1]), str(usage.ru_maxrss).encode())
+sys.exit(os.waitstatus_to_exitcode(status) % 256)
+"""
+
+
 def run_measured(command: list[str]) -> tuple[float, float, str]:
     """Seconds, peak resident bytes and standard output of a program.
 
@@ -59,16 +69,23 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
       RuntimeError: it failed; the message ends its standard error.
     """
     begin = time.perf_counter()
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        output, problem = process.stdout.read(), process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(command)}: {problem[-2000:]}")
-    unit = 1 if sys.platform == "darwin" else 1024
-    return time.perf_counter() - begin, usage.ru_maxrss * unit, output
+    peak_in, peak_out = os.pipe()
+    try:
+        done = subprocess.run(
+            [sys.executable, "-S", "-c", _LAUNCHER, str(peak_out), *command],
+            capture_output=True,
+            text=True,
+            pass_fds=(peak_out,),
+            check=False,
+        )
+        seconds = time.perf_counter() - begin
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return seconds, float(os.read(peak_in, 64)) * unit, done.stdout
+    finally:
+        os.close(peak_in)
+        os.close(peak_out)
 
 
 def matmul_rate(config: ModelConfig, tokens: int) -> float:

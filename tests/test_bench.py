@@ -1,6 +1,7 @@
 """The bench compares equals: its PyTorch programs compute what ours compute."""
 
 import json
+import sys
 
 import jax
 import numpy as np
@@ -67,3 +68,16 @@ def test_random_checkpoint_streams_from_both_kinds_of_files(tmp_path):
     assert figures["streamed_over_bound"] == pytest.approx(
         figures["streamed_seconds"] / figures["bound_seconds"]
     )
+
+
+def test_a_programs_peak_is_its_own_and_not_that_of_who_started_it():
+    held = np.ones(300_000_000, np.uint8)
+    _, small, output = bench_stream.run_measured([sys.executable, "-S", "-c", "print('done')"])
+    code = "held = bytearray(b'x') * 200_000_000"
+    seconds, large, _ = bench_stream.run_measured([sys.executable, "-S", "-c", code])
+    assert output == "done\n"
+    assert small < 100e6 < held.nbytes
+    assert 200e6 < large < 300e6
+    assert seconds > 0
+    with pytest.raises(RuntimeError, match="no such thing"):
+        bench_stream.run_measured([sys.executable, "-S", "-c", "raise SystemExit('no such thing')"])
