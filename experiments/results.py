@@ -1,8 +1,7 @@
 """What figures, tables and the report are made from: measured cells and the study they belong to.
 
-Plain data, filled from a run directory's files by the caller; nothing here reads or computes. A
-cell is one (pair, dataset, alpha): two stacks of score matrices over the same questions, the rows
-behind them, and the statistics of their comparison.
+Plain data, filled from a run directory's files by `gather`. A cell is one (pair, dataset, alpha): two
+stacks of score matrices over the same questions, their rows, and the statistics of their comparison.
 """
 
 import dataclasses
