@@ -15,6 +15,7 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
+import binaries
 import jax
 import pytest
 
@@ -53,6 +54,14 @@ def _files() -> set[str]:
                 elif not entry.name.endswith(".py"):  # People may write code while tests run.
                     found.add(entry.path)
     return found
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Runs `experiments.run` and `experiments.sweep` as a user does; see `binaries.Binaries`."""
+    yield from binaries.server(
+        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ import json
 import random
 import shutil
 
-import binaries
 import numpy as np
 import pytest
 
@@ -12,13 +11,6 @@ from experiments.gather import gather
 
 FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.3")
 RESPONSES = ("responses_base.jsonl", "responses_rl.jsonl")
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    yield from binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
-    )
 
 
 @pytest.fixture(scope="module")

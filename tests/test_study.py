@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import binaries
 import jax
 import numpy as np
 import pytest
@@ -19,13 +18,6 @@ from experiments.study import Study
 CHECKPOINTS = toys.GOLDEN / "checkpoints"
 RESPONSES = toys.GOLDEN / "responses" / "qwen" / "math" / "all_correct.jsonl"
 ALPHAS = (0.1, 0.3)
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    yield from binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
-    )
 
 
 @pytest.fixture(scope="module")

@@ -3,18 +3,10 @@
 import csv
 import json
 
-import binaries
 import pytest
 from html_page import Page, edges_of
 
 PAIRS = ("tiny_grpo", "mistral", "tiny_dpo")
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    yield from binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
-    )
 
 
 @pytest.fixture(scope="module")
