@@ -36,7 +36,7 @@ class Cell:
 
 def cell_name(dataset: str, rule: Rule) -> str:
     """`gsm8k, alpha 0.3`, with every setting that is not the published one."""
-    return ", ".join([dataset, f"alpha {rule.alpha:g}", *(f"{k} {v}" for k, v in rule.unusual)])
+    return ", ".join(filter(None, [dataset, f"alpha {rule.alpha:g}", rule.variant]))
 
 
 def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say: Say) -> Cell:

@@ -9,7 +9,8 @@ import numpy as np
 from experiments import answers, published, store
 from experiments.cells import cell_name
 from experiments.errors import InputError
-from experiments.responses import SIDES, Side, read_rows
+from experiments.measures import health_text
+from experiments.responses import SIDES, read_rows
 from experiments.results import (
     METRIC_BY_KEY,
     Accuracy,
@@ -38,10 +39,15 @@ def gather(directories: list[Path]) -> StudyResult:
     """
     manifests = [store.read_json(directory / "manifest.json") for directory in directories]
     studies = list(zip(directories, manifests, strict=True))
+    accuracies = [_accuracies(*study) for study in studies]
     first = manifests[0]
     return StudyResult(
         pairs=[_pair(manifest) for manifest in manifests],
-        cells=[cell for directory, manifest in studies for cell in _cells(directory, manifest)],
+        cells=[
+            cell
+            for study, found in zip(studies, accuracies, strict=True)
+            for cell in _cells(*study, found)
+        ],
         command="\n".join(dict.fromkeys(manifest["command"] for manifest in manifests)),
         versions={
             "Python": first["python"],
@@ -61,7 +67,7 @@ def gather(directories: list[Path]) -> StudyResult:
             "seconds": ", ".join(f"{manifest['seconds']:g}" for manifest in manifests),
         },
         health=[figure for study in studies for figure in _health(*study)],
-        accuracies=[found for study in studies for found in _accuracies(*study)],
+        accuracies=[accuracy for found in accuracies for accuracy in found],
         sensitivities=[row for study in studies for row in _sensitivities(*study)],
     )
 
@@ -71,18 +77,29 @@ def _pair(manifest: dict[str, Any]) -> PairInfo:
     return PairInfo(key=pair["key"], base=pair["base"], rl=pair["rl"], method=pair["method"])
 
 
-def _cells(directory: Path, manifest: dict[str, Any]) -> list[CellResult]:
+def _cells(
+    directory: Path, manifest: dict[str, Any], accuracies: list[Accuracy]
+) -> list[CellResult]:
     decode = _decoder(manifest)
-    return [_cell(directory / name, manifest, decode) for name in manifest["cells"]]
+    asked = {found.dataset: _asked(found) for found in accuracies if found.side == "base"}
+    rows: dict[str, dict] = {}  # by dataset: its cells share them
+    cells = []
+    for name in manifest["cells"]:
+        dataset = Path(name).parent.name
+        if dataset not in rows:
+            given = read_rows(directory / dataset / "all_correct.jsonl")
+            rows[dataset] = {row.fields["idx"]: row for row in given}
+        folder = directory / name
+        cells.append(_cell(folder, manifest, decode, rows[dataset], asked.get(dataset, [])))
+    return cells
 
 
-def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
+def _cell(
+    directory: Path, manifest: dict[str, Any], decode, by_idx: dict, asked: list[Step]
+) -> CellResult:
     found = store.read_json(directory / "metrics.json")
     pair, dataset, rule = manifest["pair"], found["dataset"], Rule(**found["rule"])
     chosen = store.read_json(directory / "cell.json")["rows"]
-    by_idx = {
-        row.fields.get("idx"): row for row in read_rows(directory.parent / "all_correct.jsonl")
-    }
     missing = [idx for idx in chosen if idx not in by_idx]
     if missing:
         raise InputError(f"{directory.parent / 'all_correct.jsonl'}: expected idx {missing[0]}")
@@ -94,7 +111,7 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
             store.read_json(directory / f"losses_{side}.json")["losses"], np.float32
         )
     # The paper's values are those of its own rule.
-    known = {} if rule.unusual else published.CELLS.get((pair["key"], dataset, rule.alpha), {})
+    known = {} if rule.variant else published.CELLS.get((pair["key"], dataset, rule.alpha), {})
     ends = {}
     if len(chosen) > 1:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
@@ -106,7 +123,7 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         rl_nWR=scores["rl"],
         rows=[by_idx[idx].fields for idx in chosen],
         t_cut=found["cut"],
-        funnel=[*_asked(directory.parent), *(Step(**step) for step in found["selection"])],
+        funnel=[*asked, *(Step(**step) for step in found["selection"])],
         comparisons={
             key: _comparison(fields) for key, fields in found["metrics"].items()
             if key in METRIC_BY_KEY
@@ -116,25 +133,17 @@ def _cell(directory: Path, manifest: dict[str, Any], decode) -> CellResult:
         edge_low_WR=ends.get("low"),
         edge_high_WR=ends.get("high"),
         published=known,
-        variant=", ".join(f"{name} {value}" for name, value in rule.unusual),
+        variant=rule.variant,
         decode=decode,
     )  # fmt: skip
 
 
-def _asked(directory: Path) -> list[Step]:
+def _asked(base: Accuracy) -> list[Step]:
     """The funnel's first steps, where a dataset's answers were generated or imported here."""
-    base = _answers(directory, "base")
-    if not base:
-        return []
-    right = sum(answer.score for answer in base)
     return [
-        Step(name="questions", rows=len(base), reason="both models were asked"),
-        Step(name="base right", rows=right, reason="the base model answered correctly"),
+        Step(name="questions", rows=base.total, reason="both models were asked"),
+        Step(name="base right", rows=base.right, reason="the base model answered correctly"),
     ]
-
-
-def _answers(directory: Path, side: Side) -> list[answers.Answer]:
-    return answers.read_answers(directory / f"responses_{side}.jsonl")
 
 
 def _comparison(fields: dict[str, Any]) -> PairedComparison:
@@ -167,7 +176,7 @@ def _health(directory: Path, manifest: dict[str, Any]) -> list[HealthFigure]:
             figures.append(
                 HealthFigure(
                     name=f"Column sums, {label}, {side}",
-                    value="undefined" if value is None else f"{value:.1e}",
+                    value=health_text(value),
                     expected=f"below {bar:g}: what all writers send to a reader cancels out",
                     sound=None if value is None else value < bar,
                 )
@@ -180,7 +189,7 @@ def _accuracies(directory: Path, manifest: dict[str, Any]) -> list[Accuracy]:
     figures = []
     for dataset in dict.fromkeys(Path(name).parent.name for name in manifest["cells"]):
         for side in SIDES:
-            given = _answers(directory / dataset, side)
+            given = answers.read_answers(directory / dataset / f"responses_{side}.jsonl")
             if given:
                 right = sum(answer.score for answer in given)
                 figures.append(

@@ -94,17 +94,14 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         with _lock(study, "report"):
             for cell in scored:
                 sides = measures.measure(opened, cell)["sides"]
-                health = ", ".join(f"{side} {_health(sides[side]['health'])}" for side in SIDES)
+                health = ", ".join(
+                    f"{side} {measures.health_text(sides[side]['health'])}" for side in SIDES
+                )
                 say(f"{cell.name}: column-sum health {health} (0 is perfect)")
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
         outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
-
-
-def _health(value: float | None) -> str:
-    """Of scores that are all zero it is not defined."""
-    return "undefined" if value is None else f"{value:.1e}"
 
 
 def lock_in(directory: Path, *names: str) -> FileLock:

@@ -53,5 +53,10 @@ def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     return result
 
 
+def health_text(value: float | None) -> str:
+    """A health figure for people; of scores that are all zero it is not defined."""
+    return "undefined" if value is None else f"{value:.1e}"
+
+
 def _plain(comparisons: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {name: dataclasses.asdict(found) for name, found in comparisons.items()}

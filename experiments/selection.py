@@ -60,6 +60,11 @@ class Rule:
             if getattr(self, field.name) != field.default
         )
 
+    @property
+    def variant(self) -> str:
+        """The same as text: `delta 0.4, num_samples 50`, or nothing."""
+        return ", ".join(f"{name} {value}" for name, value in self.unusual)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Step:

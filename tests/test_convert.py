@@ -186,7 +186,7 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(error, tmp_path, monkey
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from converters import checkpoint, convert, loading
+from converters import checkpoint, convert
 save_tree = checkpoint.save_tree
 def save(path, tree):
     save_tree(path, tree)
