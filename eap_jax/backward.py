@@ -49,7 +49,7 @@ def block_gradients(
     stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
     middle_BTD = stream_BTD + attention_BTD
     if isinstance(kept, Activations):
-        heads = kept.q_BTNH, kept.k_BTKH, kept.v_BTKH
+        heads = kept.q_BNTH, kept.k_BKTH, kept.v_BKTH
         hidden = kept.gate_BTF, kept.up_BTF
     else:
         heads = attention_in(stream_BTD, stream_BTD, stream_BTD)

@@ -5,8 +5,6 @@ A block is cut at its matrix products into four stages (`attention_in`, `attenti
 them.
 """
 
-import functools
-
 import flax.linen as nn
 import flax.struct
 import jax
@@ -14,7 +12,7 @@ import jax.numpy as jnp
 
 from eap_jax.attention import attend, attend_text, visible
 from eap_jax.config import ModelConfig
-from eap_jax.layers import gated, rms_norm, rotary_tables, rotate
+from eap_jax.layers import gated, linear, rms_norm, rotary_tables, rotate
 from eap_jax.parameters import axis_sizes, block_axes
 
 READS = ("q", "k", "v", "mlp")
@@ -26,24 +24,30 @@ class Activations:
 
     Attributes:
       stream_BTD: what the block's attention reads, before the norm.
-      q_BTNH, k_BTKH, v_BTKH: rotated queries and keys, values.
+      q_BNTH, k_BKTH, v_BKTH: rotated queries and keys, values.
       gate_BTF, up_BTF: the MLP's two projections.
     """
 
     stream_BTD: jax.Array
-    q_BTNH: jax.Array
-    k_BTKH: jax.Array
-    v_BTKH: jax.Array
+    q_BNTH: jax.Array
+    k_BKTH: jax.Array
+    v_BKTH: jax.Array
     gate_BTF: jax.Array
     up_BTF: jax.Array
+
+    def prefix(self, length: int) -> "Activations":
+        """The same of the first `length` places."""
+        heads = self.q_BNTH, self.k_BKTH, self.v_BKTH
+        stream, gate, up = (x[:, :length] for x in (self.stream_BTD, self.gate_BTF, self.up_BTF))
+        return Activations(stream, *(x[:, :, :length] for x in heads), gate, up)
 
 
 @flax.struct.dataclass
 class Cache:
-    """Rotated keys and values of one layer, [B, S, K, H] each, in slot order."""
+    """Rotated keys and values of one layer, [B, K, S, H] each, in slot order."""
 
-    k_BSKH: jax.Array
-    v_BSKH: jax.Array
+    k_BKSH: jax.Array
+    v_BKSH: jax.Array
 
 
 @flax.struct.dataclass
@@ -95,42 +99,47 @@ class Block(nn.Module):
             shape = tuple(sizes[letter] for letter in letters)
             setattr(self, "p_" + name, self.param(name, init, shape, jnp.float32))
 
-    def _linear(self, equation: str, x: jax.Array, name: str, has_bias: bool) -> jax.Array:
-        y = jnp.einsum(equation, x, getattr(self, "p_" + name).astype(x.dtype))
-        return y + getattr(self, f"p_{name}_bias").astype(x.dtype) if has_bias else y
+    def _linear(self, x: jax.Array, name: str, has_bias: bool) -> jax.Array:
+        """x [B, T, in] -> [B, T, out] by a weight and, where there is one, a bias.
+
+        A weight's head axes become one: contracted as two, it would be transposed at each use.
+        """
+        y = linear(x, getattr(self, "p_" + name).reshape(-1, x.shape[-1]))
+        return y + getattr(self, f"p_{name}_bias").reshape(-1).astype(x.dtype) if has_bias else y
+
+    def _heads(self, read_BTD: jax.Array, name: str) -> jax.Array:
+        """A branch read -> the projection's heads, [B, heads, T, H]."""
+        x = rms_norm(read_BTD, self.p_attention_norm, self.config.norm_eps)
+        y = self._linear(x, name, self.config.qkv_bias)
+        return y.reshape(*y.shape[:2], -1, self.config.head_dim).swapaxes(1, 2)
 
     def attention_in(self, read_q, read_k, read_v, places: Places):
-        """Three branch reads [B, T, D] -> rotated q [B, T, N, H], k [B, T, K, H] and v [B, T, K, H]."""
-        norm = functools.partial(rms_norm, scale_D=self.p_attention_norm, eps=self.config.norm_eps)
-        bias = self.config.qkv_bias
-        q = self._linear("BTD,NHD->BTNH", norm(read_q), "q", bias)
-        k = self._linear("BTD,KHD->BTKH", norm(read_k), "k", bias)
-        v = self._linear("BTD,KHD->BTKH", norm(read_v), "v", bias)
+        """Three branch reads [B, T, D] -> rotated q [B, N, T, H], k [B, K, T, H] and v [B, K, T, H]."""
+        q, k, v = self._heads(read_q, "q"), self._heads(read_k, "k"), self._heads(read_v, "v")
         return rotate(q, places.cos, places.sin), rotate(k, places.cos, places.sin), v
 
-    def attention_out(self, q_BTNH, k_BSKH, v_BSKH, places: Places, window=None) -> jax.Array:
+    def attention_out(self, q_BNTH, k_BKSH, v_BKSH, places: Places, window=None) -> jax.Array:
         """Queries, keys and values -> the attention's write [B, T, D]."""
         if places.start_B is None:
-            mixed_BTNH = attend_text(q_BTNH, k_BSKH, v_BSKH, window)
+            mixed_BNTH = attend_text(q_BNTH, k_BKSH, v_BKSH, window)
         else:
             seen = visible(
                 places.query_slots_T, places.key_slots_S, window=window, start_B=places.start_B
             )
-            mixed_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, seen)
-        return self._linear("BTNH,DNH->BTD", mixed_BTNH, "o", self.config.output_bias)
+            mixed_BNTH = attend(q_BNTH, k_BKSH, v_BKSH, seen)
+        rows, _, length, _ = mixed_BNTH.shape
+        mixed = mixed_BNTH.swapaxes(1, 2).reshape(rows, length, -1)
+        return self._linear(mixed, "o", self.config.output_bias)
 
     def mlp_in(self, read_BTD):
         """The MLP's branch read [B, T, D] -> gate and up, [B, T, F] each."""
         x = rms_norm(read_BTD, self.p_mlp_norm, self.config.norm_eps)
         bias = self.config.mlp_bias
-        return (
-            self._linear("BTD,FD->BTF", x, "gate", bias),
-            self._linear("BTD,FD->BTF", x, "up", bias),
-        )
+        return self._linear(x, "gate", bias), self._linear(x, "up", bias)
 
     def mlp_out(self, gate_BTF, up_BTF) -> jax.Array:
         """Gate and up -> the MLP's write [B, T, D]."""
-        return self._linear("BTF,DF->BTD", gated(gate_BTF, up_BTF), "down", self.config.mlp_bias)
+        return self._linear(gated(gate_BTF, up_BTF), "down", self.config.mlp_bias)
 
     def __call__(self, stream_BTD, places: Places, window=None, taps_4BTD=None):
         """One layer over whole texts.
@@ -169,10 +178,10 @@ class Block(nn.Module):
           (stream after the layer, cache with the new tokens written to their slots).
         """
         q, k, v = self.attention_in(stream_BTD, stream_BTD, stream_BTD, places)
-        first = (0, places.query_slots_T[0], 0, 0)
+        first = (0, 0, places.query_slots_T[0], 0)
         cache = Cache(
-            k_BSKH=jax.lax.dynamic_update_slice(cache.k_BSKH, k, first),
-            v_BSKH=jax.lax.dynamic_update_slice(cache.v_BSKH, v, first),
+            k_BKSH=jax.lax.dynamic_update_slice(cache.k_BKSH, k, first),
+            v_BKSH=jax.lax.dynamic_update_slice(cache.v_BKSH, v, first),
         )
-        stream_BTD += self.attention_out(q, cache.k_BSKH, cache.v_BSKH, places, window)
+        stream_BTD += self.attention_out(q, cache.k_BKSH, cache.v_BKSH, places, window)
         return stream_BTD + self.mlp_out(*self.mlp_in(stream_BTD)), cache

@@ -128,9 +128,9 @@ def _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity) -> 
     """State after the prompts and the first generated token."""
     num_rows, width = tokens_BP.shape
     empty = jnp.zeros(
-        (num_rows, capacity, config.num_kv_heads, config.head_dim), params["embed"].dtype
+        (num_rows, config.num_kv_heads, capacity, config.head_dim), params["embed"].dtype
     )
-    caches = (Cache(k_BSKH=empty, v_BSKH=empty),) * config.num_layers
+    caches = (Cache(k_BKSH=empty, v_BKSH=empty),) * config.num_layers
     places = Places.of_slots(config, jnp.arange(width), capacity, start_B)
     logits_BV, caches = _extend(_unstack(params, config), tokens_BP, places, caches, config)
     last_B = _choose(logits_BV, keys_B, width - start_B, sampling)
@@ -170,7 +170,7 @@ def _decode(params, state, start_B, keys_B, steps, config, sampling, capacity):
 
 @functools.partial(jax.jit, static_argnames="capacity")
 def _grow(state: _State, capacity: int) -> _State:
-    room = [(0, 0), (0, capacity - state.caches[0].k_BSKH.shape[1]), (0, 0), (0, 0)]
+    room = [(0, 0), (0, 0), (0, capacity - state.caches[0].k_BKSH.shape[2]), (0, 0)]
     return state.replace(caches=jax.tree.map(lambda leaf: jnp.pad(leaf, room), state.caches))
 
 

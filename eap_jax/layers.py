@@ -1,4 +1,4 @@
-"""The elementwise layers: RMSNorm, rotary position embedding, gated MLP activation.
+"""The layers between products, and the product: RMSNorm, rotary embedding, MLP activation, linear.
 
 Cast order follows transformers' Llama: norm statistics and rotary angles are float32, the result is
 cast to the activations' dtype and then multiplied by the weight.
@@ -11,6 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from eap_jax.config import ModelConfig
+
+# Rows of a product up to which the weight goes first, see `linear`.
+_FEW_ROWS = 128
 
 
 def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
@@ -67,14 +70,14 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
     """Apply the rotary embedding to heads.
 
     Args:
-      x: [..., T, heads, H].
+      x: [..., heads, T, H].
       cos, sin: [..., T, H] from `rotary_tables`, cast to x's dtype as transformers does.
 
     Returns:
       x rotated, same shape and dtype.
     """
-    cos = cos[..., None, :].astype(x.dtype)
-    sin = sin[..., None, :].astype(x.dtype)
+    cos = cos[..., None, :, :].astype(x.dtype)
+    sin = sin[..., None, :, :].astype(x.dtype)
     first, second = jnp.split(x, 2, axis=-1)
     return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
 
@@ -82,3 +85,25 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
     """SiLU-gated activation of the MLP, silu(gate) * up (Shazeer 2020). Any shape."""
     return jax.nn.silu(gate) * up
+
+
+def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:
+    """x times the transposed weight, as every projection of the model: y_o = sum_i W_oi x_i.
+
+    Few rows, as in decoding, are multiplied from the right, W x^T: a product on a CPU rearranges
+    its second operand first, which costs as much as multiplying when that is the weight (1.3 to 1.6
+    times the time at 32 rows).
+
+    Args:
+      x: [..., I], any float dtype.
+      weight_OI: output axis first; cast to x's dtype.
+
+    Returns:
+      [..., O] in x's dtype.
+    """
+    weight_OI = weight_OI.astype(x.dtype)
+    if math.prod(x.shape[:-1]) > _FEW_ROWS:
+        return jnp.einsum("...i,oi->...o", x, weight_OI)
+    y_OM = jnp.einsum("oi,mi->om", weight_OI, x.reshape(-1, x.shape[-1]))
+    # The compiler would turn the transposed product back into the usual one.
+    return jax.lax.optimization_barrier(y_OM).T.reshape(*x.shape[:-1], -1)

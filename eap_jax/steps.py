@@ -139,15 +139,16 @@ def backward_step(
       gradients with respect to the stream before the layer, and the scores of the edges into its
       four reads, [B, W, 4A], the reads of one loss together.
     """
-    stream = _whole(layout, _stream_before(writes_BWTD, number)) if kept is None else kept
+    if kept is None:
+        stream_BTD = _whole(layout, _stream_before(writes_BWTD, number))
     attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * number, 1, False)
     attention_BTD = _whole(layout, attention_BTD)
     reads, before = [], []
     for grad_BTD in grads:
         length = grad_BTD.shape[1]
-        stream_a, attention_a = jax.tree.map(lambda x: x[:, :length], (stream, attention_BTD))  # noqa: B023
+        prefix = kept.prefix(length) if kept is not None else stream_BTD[:, :length]
         reads_B4TD, grad_BTD = block_gradients(
-            config, block_params, stream_a, attention_a, grad_BTD,
+            config, block_params, prefix, attention_BTD[:, :length], grad_BTD,
             Places.of_texts(config, length), window,
         )  # fmt: skip
         reads.append(_whole(layout, reads_B4TD))

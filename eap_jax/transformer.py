@@ -19,7 +19,7 @@ import jax.numpy as jnp
 
 from eap_jax.block import Block, Places, matrix_init
 from eap_jax.config import ModelConfig
-from eap_jax.layers import rms_norm
+from eap_jax.layers import linear, rms_norm
 from eap_jax.parameters import axis_sizes, end_axes, head_name
 
 
@@ -147,7 +147,7 @@ def unembed(config: ModelConfig, ends: dict, stream: jax.Array) -> jax.Array:
     """Final norm and output head from the parameters `final_norm` and `head_name(config)`:
     [..., D] -> logits [..., V] in the stream's dtype."""
     x = rms_norm(stream, ends["final_norm"], config.norm_eps)
-    return jnp.einsum("...D,VD->...V", x, ends[head_name(config)].astype(x.dtype))
+    return linear(x, ends[head_name(config)])
 
 
 def windows(config: ModelConfig) -> jax.Array | None:

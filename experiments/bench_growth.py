@@ -26,8 +26,8 @@ LAYERS = (4, 8, 12)
 def attention_program(preset: Preset):
     """Attention forward and backward at a preset's shape, as every layer runs it."""
     config = preset.config
-    heads = (preset.rows, preset.length, config.num_heads, config.head_dim)
-    kv_heads = (preset.rows, preset.length, config.num_kv_heads, config.head_dim)
+    heads = (preset.rows, config.num_heads, preset.length, config.head_dim)
+    kv_heads = (preset.rows, config.num_kv_heads, preset.length, config.head_dim)
     q, k, v = (
         jax.random.normal(jax.random.key(number), shape, preset.dtype)
         for number, shape in enumerate((heads, kv_heads, kv_heads))

@@ -1,4 +1,4 @@
-"""RMSNorm, rotary embedding and the gate against numpy in float64, torch and transformers."""
+"""RMSNorm, rotary embedding, gate and product against numpy in float64, torch and transformers."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from eap_jax.layers import gated, rms_norm, rotary_frequencies, rotary_tables, rotate
+from eap_jax.layers import gated, linear, rms_norm, rotary_frequencies, rotary_tables, rotate
 
 RNG_SEED = 0
 
@@ -69,9 +69,9 @@ def test_llama3_scaling_keeps_high_divides_low_and_blends_middle_frequencies():
 
 
 def test_rotation_of_position_zero_is_the_identity_and_lengths_are_kept(rng):
-    x = rng.normal(size=(1, 9, 4, 6)).astype(np.float32)
+    x = rng.normal(size=(1, 4, 9, 6)).astype(np.float32)
     found = np.asarray(rotate(x, *rotary_tables(toys.MAIN, np.arange(9)[None])))
-    np.testing.assert_array_equal(found[:, 0], x[:, 0])
+    np.testing.assert_array_equal(found[:, :, 0], x[:, :, 0])
     np.testing.assert_allclose(
         np.linalg.norm(found, axis=-1), np.linalg.norm(x, axis=-1), rtol=1e-5
     )
@@ -79,10 +79,10 @@ def test_rotation_of_position_zero_is_the_identity_and_lengths_are_kept(rng):
 
 def test_rotation_turns_each_pair_of_halves_by_position_times_frequency(rng):
     """As complex numbers: (first half + i second half) * exp(i position frequency)."""
-    x = rng.normal(size=(2, 5, 3, 6))
+    x = rng.normal(size=(2, 3, 5, 6))
     positions = np.asarray([[0, 1, 2, 3, 4], [7, 100, 3, 2000, 9]])
     frequencies = 10000.0 ** -(np.arange(3) / 3)
-    turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * positions[..., None, None] * frequencies)
+    turned = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * positions[:, None, :, None] * frequencies)
     tables = rotary_tables(toys.MAIN, jnp.asarray(positions))
     found = rotate(jnp.asarray(x, jnp.float32), *tables)
     expected = np.concatenate([turned.real, turned.imag], axis=-1)
@@ -92,7 +92,7 @@ def test_rotation_turns_each_pair_of_halves_by_position_times_frequency(rng):
 
 def test_rotary_angles_stay_float32_in_a_bfloat16_model(rng):
     """At position 2,001 an angle in bfloat16 would be off by radians."""
-    x = jnp.asarray(rng.normal(size=(1, 1, 2, 6)), jnp.bfloat16)
+    x = jnp.asarray(rng.normal(size=(1, 2, 1, 6)), jnp.bfloat16)
     tables = rotary_tables(toys.MAIN, jnp.asarray([[2001]]))
     found = rotate(x, *tables)
     assert found.dtype == jnp.bfloat16
@@ -109,3 +109,26 @@ def test_gate_is_silu_times_up(rng):
         rtol=1e-5,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("shape", [(1,), (2, 1), (3, 40), (128,), (43, 3), (5, 60)])
+def test_linear_is_the_transposed_product_for_few_and_many_rows(rng, shape):
+    """Value and gradients against float64; 128 rows and fewer are multiplied the other way round."""
+    x, weight, ct = (
+        rng.normal(size=(*shape, 7)),
+        rng.normal(size=(9, 7)),
+        rng.normal(size=(*shape, 9)),
+    )
+    found, pull = jax.vjp(linear, jnp.asarray(x, jnp.float32), jnp.asarray(weight, jnp.float32))
+    grad_x, grad_weight = pull(jnp.asarray(ct, jnp.float32))
+    np.testing.assert_allclose(found, x @ weight.T, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(grad_x, ct @ weight, rtol=0, atol=1e-5)
+    expected = ct.reshape(-1, 9).T @ x.reshape(-1, 7)
+    np.testing.assert_allclose(grad_weight, expected, rtol=0, atol=1e-4)
+
+
+def test_linear_casts_the_weight_to_the_activations_dtype(rng):
+    x, weight = rng.normal(size=(2, 16)), rng.normal(size=(4, 16))
+    found = linear(jnp.asarray(x, jnp.bfloat16), jnp.asarray(weight, jnp.float32))
+    assert found.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.asarray(found, np.float32), x @ weight.T, rtol=0, atol=0.2)
