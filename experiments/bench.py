@@ -11,6 +11,7 @@ fraction_of_needed_matmuls counts only what the pass cannot avoid.
 
 import dataclasses
 import json
+import resource
 import statistics
 import sys
 import time
@@ -76,6 +77,9 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
     config, batch = preset.config, random_batch(preset)
     params = jax.block_until_ready(init_parameters(config, jax.random.key(0), preset.dtype))
     tokens = preset.rows * preset.length
+    jax.block_until_ready(attribute(params, batch, config=config))
+    # Of this process so far: weights, one compilation and one pass.
+    peak = bench_stream.resident_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
     multiply, operations = matmul_program(preset)
     prompts = prompts_of(preset).tolist()
     endless = Sampling(max_new_tokens=NEW_TOKENS, stop_tokens=())
@@ -130,14 +134,19 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
         "parameters": config.num_parameters,
         "tokens": tokens,
         **{f"{name}_seconds": value for name, value in times.items()},
+        "attribution_seconds_per_sample": times["attribution"] / preset.rows,
         "attribution_ms_per_token": times["attribution"] / tokens * 1e3,
-        "attribution_tokens_per_second": tokens / times["attribution"],
+        **{
+            f"{name}_tokens_per_second": tokens / times[name]
+            for name in ("attribution", "forward", "forward_input_gradient")
+        },
         "attribution_over_forward_input_gradient": times["attribution"]
         / times["forward_input_gradient"],
         "matmul_gflops": rate / 1e9,
         "fraction_of_matmul_bound": bound / times["attribution"],
         "fraction_of_needed_matmuls": needed / times["attribution"],
         **compared,
+        "peak_resident_bytes": peak,
         "temporary_bytes": memory["keep"],
         "temporary_bytes_remat": memory["remat"],
         "stacked_writes_bytes": writes,

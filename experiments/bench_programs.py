@@ -41,6 +41,8 @@ def _llama(layers: int, d_model: int, d_ff: int, heads: int, vocab: int) -> Mode
 
 
 PRESETS = {
+    # The shape of the embedded family.
+    "embedded": Preset(config=_llama(4, 64, 160, 4, 76), rows=32, length=64, targets=32),
     "small": Preset(config=_llama(6, 384, 1024, 6, 12000), rows=4, length=224, targets=64),
     "mid": Preset(config=_llama(12, 768, 2048, 12, 32000), rows=4, length=224, targets=64),
     # deepseek-math-7b's shape: on a GPU with 24 GB or more in memory, otherwise from disk.

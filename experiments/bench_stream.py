@@ -62,6 +62,11 @@ sys.exit(os.waitstatus_to_exitcode(status) % 256)
 """
 
 
+def resident_bytes(maxrss: float) -> float:
+    """Bytes of a peak resident memory in the operating system's unit, a byte or 1,024 of them."""
+    return maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def run_measured(command: list[str]) -> tuple[float, float, str]:
     """Seconds, peak resident bytes and standard output of a program.
 
@@ -81,8 +86,7 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
         seconds = time.perf_counter() - begin
         if done.returncode:
             raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
-        unit = 1 if sys.platform == "darwin" else 1024
-        return seconds, float(os.read(peak_in, 64)) * unit, done.stdout
+        return seconds, resident_bytes(float(os.read(peak_in, 64))), done.stdout
     finally:
         os.close(peak_in)
         os.close(peak_out)
