@@ -97,6 +97,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
             raise flags.Error(f"unexpected argument {rest[1]!r}")
     except flags.Error as error:
         sys.exit(_stop(error, 2))
+    except SystemExit:  # --help has printed itself; absl ends it with 1, as if it had failed
+        sys.exit(0)
     return rest
 
 

@@ -1,0 +1,6 @@
+"""The study: absl binaries, and the stages that they call."""
+
+import os
+
+# transformers is here for its tokenizers; that it found no PyTorch is no news to anybody.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

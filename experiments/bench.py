@@ -21,11 +21,12 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 from absl import flags
+from tqdm import tqdm
 
 from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.transformer import init_parameters
-from experiments import bench_growth, bench_stream
+from experiments import bench_growth, bench_programs, bench_stream
 from experiments.bench_programs import (
     NEW_TOKENS,
     PRESETS,
@@ -45,12 +46,14 @@ from experiments.errors import run_main
 def in_turn(programs: dict[str, Callable], repeats: int) -> dict[str, float]:
     """Median seconds of each program, run in turn after one warm-up each."""
     times: dict[str, list[float]] = {name: [] for name in programs}
-    for number in range(repeats + 1):
-        for name, program in programs.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(program())
-            if number:
-                times[name].append(time.perf_counter() - begin)
+    with tqdm(total=(repeats + 1) * len(programs), desc="bench", unit="run") as progress:
+        for number in range(repeats + 1):
+            for name, program in programs.items():
+                begin = time.perf_counter()
+                jax.block_until_ready(program())
+                if number:
+                    times[name].append(time.perf_counter() - begin)
+                progress.update()
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -172,6 +175,8 @@ def main(_) -> None:
         figures = bench(preset, flags.FLAGS.repeats)
     device = jax.devices()[0].device_kind
     print(f"device: {device}; preset: {flags.FLAGS.preset}")
+    if not bench_programs.has_torch():
+        print("torch is not installed: no comparison with PyTorch")
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
 
 

@@ -159,9 +159,14 @@ def alpha_programs(preset: Preset, params: dict) -> dict[str, Callable]:
     }
 
 
+def has_torch() -> bool:
+    """Whether PyTorch is there to be compared with."""
+    return importlib.util.find_spec("torch") is not None
+
+
 def torch_programs(preset: Preset, params: dict, batch: Batch) -> dict[str, Callable]:
     """The lean PyTorch pass at batch 1 and at the preset's, and decoding; empty without torch."""
-    if preset.dtype != "float32" or importlib.util.find_spec("torch") is None:
+    if preset.dtype != "float32" or not has_torch():
         return {}
     from experiments import bench_torch
 

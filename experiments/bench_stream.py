@@ -6,6 +6,8 @@ own, whose peak memory the operating system reports.
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -16,14 +18,16 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from tqdm import tqdm
 
 from converters import mapping
 from converters.hf_config import to_hf_config
-from converters.loading import write_safetensors
+from converters.loading import staged, write_safetensors
 from converters.stored import StoredWeights
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch
 from eap_jax.streaming import Work, attribute_streamed
+from experiments.errors import InputError
 
 
 def write_random_checkpoint(directory: Path, config: ModelConfig) -> None:
@@ -31,9 +35,7 @@ def write_random_checkpoint(directory: Path, config: ModelConfig) -> None:
 
     Layers hold the same numbers: what is measured does not depend on them.
     """
-    directory.mkdir(parents=True)
     data = to_hf_config(config, architecture="LlamaForCausalLM", dtype="bfloat16")
-    (directory / "config.json").write_text(json.dumps(data, indent=2) + "\n")
     drawn: dict[str, np.ndarray] = {}
 
     def tensors() -> Iterator[tuple[str, np.ndarray]]:
@@ -49,7 +51,9 @@ def write_random_checkpoint(directory: Path, config: ModelConfig) -> None:
             if entry.layer is None:
                 del drawn[entry.name]  # the ends are the largest tensors
 
-    write_safetensors(directory, tensors(), 2 * config.num_parameters)
+    with staged(directory) as staging:
+        (staging / "config.json").write_text(json.dumps(data, indent=2) + "\n")
+        write_safetensors(staging, tensors(), 2 * config.num_parameters)
 
 
 # A process starts with the peak of the one that forks it, so a small one does.
@@ -71,7 +75,7 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
     """Seconds, peak resident bytes and standard output of a program.
 
     Raises:
-      RuntimeError: it failed; the message ends its standard error.
+      InputError: it failed; the message ends its standard error.
     """
     begin = time.perf_counter()
     peak_in, peak_out = os.pipe()
@@ -85,7 +89,7 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
         )
         seconds = time.perf_counter() - begin
         if done.returncode:
-            raise RuntimeError(f"{' '.join(command)}: {done.stderr[-2000:]}")
+            raise InputError(f"{shlex.join(command)}: {done.stderr[-2000:]}")
         return seconds, resident_bytes(float(os.read(peak_in, 64))), done.stdout
     finally:
         os.close(peak_in)
@@ -154,19 +158,31 @@ def bench_streamed(config: ModelConfig, scratch: Path, stream_command: list[str]
       figures; bytes are of peak resident memory.
     """
     source, copied, converted = scratch / "hf", scratch / "copy", scratch / "orbax"
-    if not source.exists():
-        write_random_checkpoint(source, config)
-    copy_seconds, _, _ = run_measured(["cp", "-r", str(source), str(copied)])
-    subprocess.run(["rm", "-r", str(copied)], check=True)
-    convert = [sys.executable, "-m", "converters.convert", f"--checkpoint={source}"]
-    figures = {"copy_seconds": copy_seconds}
-    if not converted.exists():
-        seconds, peak, _ = run_measured([*convert, f"--output={converted}"])
-        figures |= {"convert_seconds": seconds, "convert_peak_bytes": peak}
-        figures["convert_speed_over_copy"] = copy_seconds / seconds
-    for name, directory in (("hf", source), ("orbax", converted)):
-        _, peak, output = run_measured([*stream_command, str(directory)])
-        found = json.loads(output.splitlines()[-1])
-        figures |= {f"{name}_{key}": value for key, value in found.items()}
-        figures[f"{name}_stream_peak_bytes"] = peak
+    steps = tqdm(total=5, unit="step", desc="write")
+    with steps:
+        if not source.exists():
+            write_random_checkpoint(source, config)
+        _next(steps, "copy")
+        shutil.rmtree(copied, ignore_errors=True)  # of a run that was killed
+        copy_seconds, _, _ = run_measured(["cp", "-r", str(source), str(copied)])
+        shutil.rmtree(copied)
+        figures = {"copy_seconds": copy_seconds}
+        _next(steps, "convert")
+        if not converted.exists():
+            convert = [sys.executable, "-m", "converters.convert", f"--checkpoint={source}"]
+            seconds, peak, _ = run_measured([*convert, f"--output={converted}"])
+            figures |= {"convert_seconds": seconds, "convert_peak_bytes": peak}
+            figures["convert_speed_over_copy"] = copy_seconds / seconds
+        for name, directory in (("hf", source), ("orbax", converted)):
+            _next(steps, f"stream {name}")
+            _, peak, output = run_measured([*stream_command, str(directory)])
+            found = json.loads(output.splitlines()[-1])
+            figures |= {f"{name}_{key}": value for key, value in found.items()}
+            figures[f"{name}_stream_peak_bytes"] = peak
+        steps.update()
     return figures
+
+
+def _next(steps: tqdm, name: str) -> None:
+    steps.update()
+    steps.set_description(name)

@@ -102,6 +102,8 @@ PAIRS = {
     )
 }
 DEFAULT_PAIR = "tiny_grpo"
+# Whose prompt and limits two checkpoints of the user's own get.
+OWN_PROMPT = "deepseek_math"
 
 
 def find_pair(key: str) -> Pair:
@@ -124,7 +126,7 @@ def check_plain_name(flag: str, name: str) -> None:
 def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     """A pair of any two checkpoints, named `<base>_<rl>` unless a key is given.
 
-    The prompt, limits and datasets are those of the registered pair `key`, or of deepseek_math.
+    The prompt, limits and datasets are those of the registered pair `key`, or of `OWN_PROMPT`.
 
     Raises:
       InputError: the key is not a plain name.
@@ -134,5 +136,5 @@ def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     name = key or f"{Path(base).name}_{Path(rl).name}"
     check_plain_name("pair", name)
     return dataclasses.replace(
-        PAIRS["deepseek_math"], key=name, series=name, base=base, rl=rl, method="not stated"
+        PAIRS[OWN_PROMPT], key=name, series=name, base=base, rl=rl, method="not stated"
     )

@@ -285,6 +285,16 @@ class StudyResult:
                 raise ValueError(f"study: {cell.name}: expected one of the pairs {sorted(known)}")
 
 
+def disputed(comparison: Comparison) -> bool:
+    """Whether the two views of `trend` contradict each other: both find a change, opposite ways."""
+    low, high = comparison.difference_interval
+    rises, falls = low > 0, high < 0
+    tested = comparison.wilcoxon_p < 0.05
+    return tested and (
+        (rises and comparison.effect_size < 0) or (falls and comparison.effect_size > 0)
+    )
+
+
 def trend(comparison: Comparison) -> Trend:
     """Which way a metric goes; `unclear` unless two views agree on it.
 

@@ -81,6 +81,10 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
         answer_field=source.answer_field,
     )[: source.limit]
     stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}
+    saved = {side: directory / f"responses_{side}.jsonl" for side in SIDES}
+    if not any(path.exists() and path.stat().st_size for path in saved.values()):
+        # A run that failed before its first answer binds nobody to its settings.
+        (directory / "answers.json").unlink(missing_ok=True)
     store.claim(
         directory / "answers.json",
         {
@@ -97,8 +101,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
     )
     given = {}
     for side in SIDES:
-        saved = directory / f"responses_{side}.jsonl"
-        found = answers.read_answers(saved)
+        found = answers.read_answers(saved[side])
         if {question.idx for question in questions} <= {answer.idx for answer in found}:
             given[side] = answers.select_answers(found, questions)
             continue
@@ -108,7 +111,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             questions,
             study.pair.prompt,
             sampling=Sampling(max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]),
-            path=saved,
+            path=saved[side],
             batch_size=study.batch_answers,
             description=f"{dataset} {side}: answer",
         )

@@ -17,7 +17,7 @@ from absl import flags
 from experiments import study_flags
 from experiments.errors import InputError, run_main
 from experiments.grid import run_grid
-from experiments.pairs import CHAT, DEFAULT_PAIR, PAIRS, Pair, find_pair, pair_of
+from experiments.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 from experiments.questions import DATASETS
 
 
@@ -67,7 +67,11 @@ if __name__ == "__main__":
     flags.DEFINE_string("base_checkpoint", None, "Model before post-training: directory or Hub id.")
     flags.DEFINE_string("rl_checkpoint", None, "Model after post-training: directory or Hub id.")
     flags.DEFINE_string("method", None, "How the second was made: GRPO, DPO, ...")
-    flags.DEFINE_string("prompt", None, f"Text with {{question}}, or {CHAT}: the chat template.")
+    flags.DEFINE_string(
+        "prompt", None,
+        f"Text with {{question}}, or {CHAT}: the tokenizer's chat template; default: the pair's, "
+        f"for checkpoints of your own {PAIRS[OWN_PROMPT].prompt!r}.",
+    )  # fmt: skip
     flags.DEFINE_integer("max_new_tokens", None, "Longest generated answer.", lower_bound=1)
     flags.DEFINE_list("dataset", None, f"Some of {', '.join(DATASETS)}; default: the pair's.")
     flags.DEFINE_string("questions", None, "One jsonl file of questions, instead of the dataset's.")
@@ -77,4 +81,5 @@ if __name__ == "__main__":
     flags.DEFINE_string("base_responses", None, "One model's answers by another program (jsonl).")
     flags.DEFINE_string("rl_responses", None, "The other model's.")
     study_flags.define_flags()
+    flags.adopt_module_key_flags(study_flags)  # --help shows them too
     run_main(main)

@@ -9,6 +9,7 @@ from experiments.results import METRICS, Sensitivity
 
 BINS = (20, 50, 100, 200, 500)
 SAMPLES = (10, 25, 50)
+OWN_RANGE, ONE_RANGE = "own range on each side", "one range for both"
 
 
 def sensitivities(
@@ -48,8 +49,8 @@ def sensitivities(
         return row("information_complexity", choice, *values)
 
     found = [complexity(f"{number} bins", number, None) for number in bins]
-    found.append(complexity("own range on each side", 100, None))
-    found.append(complexity("one range for both", 100, widest))
+    found.append(complexity(OWN_RANGE, 100, None))
+    found.append(complexity(ONE_RANGE, 100, widest))
     total = len(sides[0])
     choices = [(count, f"{count} samples") for count in samples if count < total]
     for count, choice in [*choices, (total, f"all {total} samples")]:

@@ -38,4 +38,5 @@ if __name__ == "__main__":
     flags.DEFINE_list("pairs", [DEFAULT_PAIR], f"Some of {', '.join(PAIRS)}.")
     flags.DEFINE_list("datasets", None, f"Some of {', '.join(DATASETS)}; default: each pair's.")
     study_flags.define_flags()
+    flags.adopt_module_key_flags(study_flags)  # --help shows them too
     run_main(main)

@@ -62,16 +62,26 @@ def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
             raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
         messages = [{"role": "user", "content": question.question}]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        tokens = tokenizer(text, add_special_tokens=False)["input_ids"]  # the template has them
+        encoded = tokenizer(text, add_special_tokens=False)  # the template has them
     else:
         text = prompt.replace("{question}", question.question)
-        tokens = tokenizer(text)["input_ids"]
-    unknown = tokenizer.unk_token_id
+        encoded = tokenizer(text)
+    tokens, unknown = encoded["input_ids"], tokenizer.unk_token_id
     if not tokens or (
         unknown is not None and unknown in tokens and tokenizer.unk_token not in text
     ):
         raise InputError(
-            f"question {question.idx}: the tokenizer does not know all of its text: "
-            f"{question.question[:60]!r}"
+            f"question {question.idx}: expected a prompt that the tokenizer knows, found "
+            f"{_unknown_part(encoded, text, unknown)}in {text[:60]!r}; --prompt gives another"
         )
     return tokens
+
+
+def _unknown_part(encoded, text: str, unknown: int | None) -> str:
+    """The first unknown word, where the tokenizer tells its place."""
+    if not encoded["input_ids"]:
+        return "no token "
+    if not encoded.is_fast:
+        return "an unknown word "
+    place = encoded.token_to_chars(encoded["input_ids"].index(unknown))
+    return f"{text[place.start : place.end]!r} "

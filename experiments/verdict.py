@@ -22,12 +22,17 @@ from experiments.results import (
     Direction,
     Metric,
     PairInfo,
+    Sensitivity,
     StudyResult,
+    disputed,
     trend,
 )
+from experiments.sensitivity import ONE_RANGE, OWN_RANGE
 
 Status = Literal["as in the paper", "opposite to the paper", "no clear change", "mixed"]
 _FEW_QUESTIONS = 30
+# Of fewer pairs, a two-sided signed-rank test never reaches p < 0.05: its smallest is 2 / 2^n.
+_TESTABLE = 6
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 
 
@@ -67,7 +72,12 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
             found.append(
                 PairVerdict(
                     pair=pair,
-                    headline=_headline(pair.method, findings, several=len(cells) > 1),
+                    headline=_headline(
+                        pair.method,
+                        findings,
+                        [found.samples for cell in cells for found in cell.comparisons.values()],
+                        several=len(cells) > 1,
+                    ),
                     findings=findings,
                     cautions=tuple(_cautions(study, cells)),
                 )
@@ -106,10 +116,14 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
         low, high = only.difference_interval
         known = math.isfinite(low) and math.isfinite(high)
         spread = f"95 % interval {number(low)} to {number(high)}" if known else "no interval"
-        return (
+        text = (
             f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
             f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
         )
+        if disputed(only):
+            way = "falls" if only.effect_size < 0 else "rises"
+            text += f", but question by question it {way} (signed-rank p {number(only.wilcoxon_p)})"
+        return text
     seen = Counter(trend(comparison) for comparison in comparisons)
     parts = [
         f"{_CHANGE[name]} in {seen[name]}" for name in ("rises", "falls", "unclear") if seen[name]
@@ -119,13 +133,20 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
     return f"{', '.join(parts)} of {len(comparisons)} comparisons{average}"
 
 
-def _headline(method: str, findings: Sequence[Finding], *, several: bool) -> str:
+def _headline(
+    method: str, findings: Sequence[Finding], samples: Sequence[int], *, several: bool
+) -> str:
     signs = [finding for finding in findings if finding.metric in TABLE_METRICS]
     shown = sum(finding.status == "as in the paper" for finding in signs)
     against = sum(finding.status == "opposite to the paper" for finding in signs)
     total = len(signs)
     if total == 0:
         return "The paper's three signs were not measured."
+    most = max(samples)
+    if most < _TESTABLE:
+        return (
+            f"Too few questions to say: {most}, and no test of fewer than {_TESTABLE} can decide."
+        )
     count = f"{shown or 'none'} of the paper's {total} signs of online RL"
     count += " shows " if shown == 1 else " show "
     count += "in most comparisons" if several else "here"
@@ -159,7 +180,26 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
     found = []
     fewest = min(cell.num_samples for cell in cells)
     if fewest < _FEW_QUESTIONS:
-        found.append(f"Only {fewest} questions in the smallest comparison: intervals are rough.")
+        noun = "question" if fewest == 1 else "questions"
+        found.append(f"Only {fewest} {noun} in the smallest comparison: intervals are rough.")
+    names = [cell.name for cell in cells]
+    if turned := [name for name in names if _range_decides(study.sensitivities, name)]:
+        where = "" if len(names) == 1 else f" in {len(turned)} of {len(names)} comparisons"
+        found.append(
+            "The sign of information complexity depends on its histogram's range"
+            f"{where}: each side's own, as published, or one for both; see How much the free "
+            "choices matter."
+        )
     if any(check.sound is False for check in study.health):
         found.append("A check of the run's soundness failed; see Health before you trust the rest.")
     return found
+
+
+def _range_decides(sensitivities: Sequence[Sensitivity], cell: str) -> bool:
+    """Whether complexity rises with one choice of the histogram's range and falls with the other."""
+    changes = [
+        row.rl - row.base
+        for row in sensitivities
+        if row.cell == cell and row.choice in (OWN_RANGE, ONE_RANGE)
+    ]
+    return len(changes) == 2 and changes[0] * changes[1] < 0

@@ -14,6 +14,7 @@ from eap_jax.graph import edge_mask
 from eap_jax.transformer import init_parameters
 from experiments import bench, bench_stream
 from experiments.bench_programs import Preset, _llama, random_batch
+from experiments.errors import InputError
 
 TINY = Preset(config=_llama(3, 32, 64, 4, 96), rows=3, length=20, targets=6)
 
@@ -79,5 +80,5 @@ def test_a_programs_peak_is_its_own_and_not_that_of_who_started_it():
     assert small < 100e6 < held.nbytes
     assert 200e6 < large < 300e6
     assert seconds > 0
-    with pytest.raises(RuntimeError, match="no such thing"):
+    with pytest.raises(InputError, match="no such thing"):
         bench_stream.run_measured([sys.executable, "-S", "-c", "raise SystemExit('no such thing')"])

@@ -510,5 +510,6 @@ def test_the_binary_refuses_a_bad_flag_with_code_2(arguments, words, tmp_path):
 
 def test_the_binary_tells_its_flags():
     done = run("--help")
+    assert done.returncode == 0
     for flag in ("--checkpoint", "--output", "to_hf"):
         assert flag in done.stdout

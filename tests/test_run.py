@@ -75,6 +75,29 @@ def test_another_number_of_questions_is_refused_before_any_answer(processes, unb
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
+def test_a_run_that_failed_before_its_first_answer_binds_nobody_to_its_settings(
+    processes, tmp_path
+):
+    """Its prompt is one that the tokenizer does not know; the corrected command goes through."""
+    flags = (f"--workdir={tmp_path}", "--num_questions=16", "--alpha=0.3")
+    done = processes.run("experiments.run", *flags, "--prompt=User: {question}")
+    assert done.code == 1
+    (error,) = [line for line in done.stderr if line.startswith("error: ")]
+    assert "found 'User:' in 'User: " in error
+    done = processes.run("experiments.run", *flags)
+    assert done.code == 0, done
+    assert done.stdout[-1] == f"report: {tmp_path / 'tiny_grpo' / 'report.html'}"
+
+
+@pytest.mark.parametrize("binary", ["run", "sweep"])
+def test_help_explains_the_shared_flags_too(processes, binary):
+    done = processes.run(f"experiments.{binary}", "--help")
+    assert done.code == 0
+    text = "\n".join(done.stdout)
+    for flag in ("alpha", "data_dir", "workdir", "mesh", "memory", "numerics", "coordinator"):
+        assert f"--{flag}:" in text
+
+
 def progress(directory) -> int:
     """Saved answers and files: how far a run has come."""
     files = [p for p in directory.rglob("*") if p.is_file() and not p.name.startswith(".")]

@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 from toy_study import comparison, toy_cell, toy_study
 
-from experiments.results import METRICS, PairInfo
+from experiments.results import METRICS, PairInfo, Sensitivity, disputed
+from experiments.sensitivity import ONE_RANGE, OWN_RANGE
 from experiments.verdict import agreement, is_online, verdicts
 
 PAPER = (0.2, 0.3, -0.4, 0.1, 0.2)  # changes in the paper's directions, in the order of METRICS
@@ -132,6 +133,44 @@ def test_agreement_needs_the_signed_rank_test_beside_the_interval():
     assert agreement(clear, "falls") == "opposite to the paper"
     assert agreement(dataclasses.replace(clear, wilcoxon_p=0.2), "rises") == "no clear change"
     assert agreement(dataclasses.replace(clear, effect_size=-0.5), "rises") == "no clear change"
+
+
+def test_views_that_contradict_each_other_are_said_to():
+    """The interval finds a rise, the signed-rank test a fall in most questions."""
+    cell = cell_of(PAPER)
+    key = "information_complexity"
+    against = dataclasses.replace(cell.comparisons[key], effect_size=-0.6, wilcoxon_p=1e-4)
+    (_, found, *_) = verdict_of(
+        [dataclasses.replace(cell, comparisons=cell.comparisons | {key: against})]
+    ).findings
+    assert found.status == "no clear change"
+    assert found.text.startswith("does not clearly change: +30.0 %")
+    assert found.text.endswith(
+        "0.250 to 0.350), but question by question it falls (signed-rank p 1.00e-4)"
+    )
+    for harmless in ({"effect_size": 0.6}, {"wilcoxon_p": 0.3}, {"difference_interval": (-1, 1)}):
+        assert not disputed(dataclasses.replace(against, **harmless))
+
+
+@pytest.mark.parametrize(("samples", "said"), [(1, True), (5, True), (6, False)])
+def test_fewer_than_six_questions_decide_nothing(samples, said):
+    cell = cell_of(PAPER)
+    comparisons = {
+        key: dataclasses.replace(found, samples=samples) for key, found in cell.comparisons.items()
+    }
+    headline = verdict_of([dataclasses.replace(cell, comparisons=comparisons)]).headline
+    assert headline.startswith(f"Too few questions to say: {samples}") is said
+
+
+@pytest.mark.parametrize(("one_range", "said"), [((0.3, 0.2), True), ((0.2, 0.3), False)])
+def test_a_sign_that_rests_on_the_histograms_range_is_a_caution(one_range, said):
+    cell = cell_of(PAPER)
+    rows = [
+        Sensitivity(cell=cell.name, metric="information_complexity", choice=choice, base=a, rl=b)
+        for choice, (a, b) in ((OWN_RANGE, (0.1, 0.2)), (ONE_RANGE, one_range))
+    ]
+    cautions = verdict_of([cell], sensitivities=rows).cautions
+    assert any("depends on its histogram's range" in text for text in cautions) is said
 
 
 def test_cautions_name_few_questions_and_failed_checks():
