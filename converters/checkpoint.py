@@ -40,12 +40,15 @@ def save_tree(path: str | Path, tree: Any) -> None:
     """Save any tree of arrays; Orbax makes the directory appear whole or not at all.
 
     Raises:
-      CheckpointError: the directory exists.
+      CheckpointError: the directory exists, or cannot be written.
     """
     if Path(path).exists():
         raise CheckpointError(f"{path}: exists already")
-    with _context():
-        ocp.save(Path(path).absolute(), tree)
+    try:
+        with _context():
+            ocp.save(Path(path).absolute(), tree)
+    except (OSError, ValueError) as error:  # a full disk is a ValueError here
+        raise CheckpointError(f"{path}: cannot be written: {_first_sentence(error)}") from None
 
 
 def load_tree(path: str | Path, like: Any) -> Any:
@@ -137,9 +140,12 @@ def _saved_leaves(path: str | Path) -> dict[str, Any]:
 
 
 def _unreadable(path: str | Path, error: Exception) -> CheckpointError:
+    return CheckpointError(f"{path}: not a readable Orbax checkpoint: {_first_sentence(error)}")
+
+
+def _first_sentence(error: Exception) -> str:
     """Orbax's own message can be pages long; its first sentence says what was met."""
-    reason = (str(error).strip().splitlines() or [repr(error)])[0].split(". ")[0]
-    return CheckpointError(f"{path}: not a readable Orbax checkpoint: {reason}")
+    return (str(error).strip().splitlines() or [repr(error)])[0].split(". ")[0]
 
 
 def _abstract(leaf) -> jax.ShapeDtypeStruct:

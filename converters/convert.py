@@ -8,6 +8,7 @@ at all. Last line: converted: <output>
 """
 
 import collections
+import math
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from converters import mapping
 from converters.errors import CheckpointError
 from converters.hf_config import read_config
 from converters.hf_weights import open_weights
-from converters.loading import copy_companions, staged, write_safetensors
+from converters.loading import check_room, copy_companions, staged, write_safetensors
 
 
 def to_orbax(source: Path, output: Path) -> None:
@@ -31,11 +32,16 @@ def to_orbax(source: Path, output: Path) -> None:
     if orbax.is_orbax(source):
         raise CheckpointError(f"{source}: is a converted checkpoint already; --to_hf converts back")
     config = read_config(source)
+    table = mapping.table(config)
     with open_weights(source) as reader, staged(output) as staging:
         mapping.check_complete(config, reader, source)
+        names = [entry.hf_name for entry in table]
+        check_room(
+            output, sum(math.prod(reader.shape(n)) * reader.dtype(n).itemsize for n in names)
+        )
         copy_companions(source, staging)
         groups = collections.defaultdict(list)
-        for entry in mapping.table(config):
+        for entry in table:
             if entry.layer is None:
                 groups[orbax.end_path(staging, entry.name)].append(entry)
             else:
@@ -71,12 +77,13 @@ def to_hf(source: Path, output: Path) -> None:
 
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     with staged(output) as staging:
+        check_room(output, size)
         copy_companions(source, staging)
         write_safetensors(staging, tensors(), size)
 
 
 def main(_) -> int | None:
-    logging.set_verbosity(logging.ERROR)  # Orbax reports every step of every save
+    logging.set_verbosity(logging.FATAL)  # Orbax reports every step, and errors it raises as well
     source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
     try:
         if not source.is_dir():

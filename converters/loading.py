@@ -122,11 +122,12 @@ def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> N
       directory: where.
       tensors: (name, numpy array) pairs, read one at a time and held a shard at a time.
       total_bytes: about how large all of them are.
+
+    Raises:
+      CheckpointError: a file cannot be written.
     """
     if total_bytes <= _SHARD_BYTES:
-        safetensors.numpy.save_file(
-            dict(tensors), directory / "model.safetensors", metadata={"format": "pt"}
-        )
+        _save_file(dict(tensors), directory / "model.safetensors")
         return
     shards: list[list[str]] = []
     held: dict[str, np.ndarray] = {}
@@ -134,8 +135,7 @@ def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> N
 
     def flush():
         shards.append(list(held))
-        name = f"shard-{len(shards):05d}"
-        safetensors.numpy.save_file(held, directory / name, metadata={"format": "pt"})
+        _save_file(held, directory / f"shard-{len(shards):05d}")
         held.clear()
 
     for name, tensor in tensors:
@@ -151,6 +151,13 @@ def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> N
         (directory / f"shard-{number:05d}").rename(directory / file)
         weight_map |= dict.fromkeys(names, file)
     write_index(directory / "model.safetensors.index.json", weight_map, written)
+
+
+def _save_file(tensors: dict[str, np.ndarray], path: Path) -> None:
+    try:
+        safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from None
 
 
 class staged:  # noqa: N801, used as a function
@@ -210,6 +217,20 @@ class staged:  # noqa: N801, used as a function
         for folder in self._made:
             with contextlib.suppress(OSError):  # another program uses it, too
                 folder.rmdir()
+
+
+def check_room(output: Path, needed: int) -> None:
+    """Hold the bytes that a new checkpoint needs against those that its disk has.
+
+    Raises:
+      CheckpointError: there are fewer.
+    """
+    folder = next(parent for parent in output.absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CheckpointError(
+            f"{output}: expected {needed:,} bytes of room on the disk, found {free:,}"
+        )
 
 
 def copy_companions(source: Path, target: Path) -> None:

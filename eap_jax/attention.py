@@ -72,16 +72,20 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
 
 
 def attend_text(
-    q_BNTH: jax.Array, k_BKTH: jax.Array, v_BKTH: jax.Array, window: jax.Array | int | None = None
+    q_BNTH: jax.Array,
+    k_BKTH: jax.Array,
+    v_BKTH: jax.Array,
+    window: jax.Array | int | None = None,
+    start_B: jax.Array | None = None,
 ) -> jax.Array:
-    """`attend` of texts that fill their slots from 0, a group of queries at a time.
+    """`attend` of whole texts, from slot 0 on, a group of queries at a time.
 
     A group is only held against the keys up to its own last place, so nearly half of all logits
     are never computed, forward or backward.
 
     Args:
       q_BNTH, k_BKTH, v_BKTH: of all T places.
-      window: see `visible`.
+      window, start_B: see `visible`.
 
     Returns:
       [B, N, T, H] in the queries' dtype.
@@ -91,7 +95,7 @@ def attend_text(
     slots_T, mixed = jnp.arange(length), []
     for first in range(0, length, group):
         end = min(first + group, length)
-        seen = visible(slots_T[first:end], slots_T[:end], window=window)
+        seen = visible(slots_T[first:end], slots_T[:end], window=window, start_B=start_B)
         queries, keys, values = q_BNTH[:, :, first:end], k_BKTH[:, :, :end], v_BKTH[:, :, :end]
         mixed.append(attend(queries, keys, values, seen))
     return jnp.concatenate(mixed, axis=2)

@@ -58,6 +58,7 @@ class Places:
       cos, sin: [B or 1, T, H] float32 rotary tables of the queries' positions.
       query_slots_T, key_slots_S: slot numbers, see attention.py.
       start_B: first used slot of each row, or None for 0.
+      whole: the tokens are all that their texts have so far, in slots from 0 on.
     """
 
     cos: jax.Array
@@ -65,6 +66,7 @@ class Places:
     query_slots_T: jax.Array
     key_slots_S: jax.Array
     start_B: jax.Array | None = None
+    whole: bool = flax.struct.field(pytree_node=False, default=True)
 
     @classmethod
     def of_texts(cls, config: ModelConfig, length: int) -> "Places":
@@ -73,11 +75,13 @@ class Places:
         return cls(*rotary_tables(config, slots[None]), slots, slots)
 
     @classmethod
-    def of_slots(cls, config: ModelConfig, query_slots_T, num_slots: int, start_B) -> "Places":
+    def of_slots(
+        cls, config: ModelConfig, query_slots_T, num_slots: int, start_B, *, whole: bool
+    ) -> "Places":
         """Places of the tokens in `query_slots_T` of texts that begin in slot `start_B`."""
         positions_BT = jnp.maximum(query_slots_T[None, :] - start_B[:, None], 0)
         tables = rotary_tables(config, positions_BT)
-        return cls(*tables, query_slots_T, jnp.arange(num_slots), start_B)
+        return cls(*tables, query_slots_T, jnp.arange(num_slots), start_B, whole)
 
 
 def matrix_init(key, shape, dtype):
@@ -120,8 +124,8 @@ class Block(nn.Module):
 
     def attention_out(self, q_BNTH, k_BKSH, v_BKSH, places: Places, window=None) -> jax.Array:
         """Queries, keys and values -> the attention's write [B, T, D]."""
-        if places.start_B is None:
-            mixed_BNTH = attend_text(q_BNTH, k_BKSH, v_BKSH, window)
+        if places.whole:
+            mixed_BNTH = attend_text(q_BNTH, k_BKSH, v_BKSH, window, places.start_B)
         else:
             seen = visible(
                 places.query_slots_T, places.key_slots_S, window=window, start_B=places.start_B
@@ -183,5 +187,6 @@ class Block(nn.Module):
             k_BKSH=jax.lax.dynamic_update_slice(cache.k_BKSH, k, first),
             v_BKSH=jax.lax.dynamic_update_slice(cache.v_BKSH, v, first),
         )
-        stream_BTD += self.attention_out(q, cache.k_BKSH, cache.v_BKSH, places, window)
+        past = (k, v) if places.whole else (cache.k_BKSH, cache.v_BKSH)
+        stream_BTD += self.attention_out(q, *past, places, window)
         return stream_BTD + self.mlp_out(*self.mlp_in(stream_BTD)), cache

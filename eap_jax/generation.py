@@ -131,7 +131,7 @@ def _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity) -> 
         (num_rows, config.num_kv_heads, capacity, config.head_dim), params["embed"].dtype
     )
     caches = (Cache(k_BKSH=empty, v_BKSH=empty),) * config.num_layers
-    places = Places.of_slots(config, jnp.arange(width), capacity, start_B)
+    places = Places.of_slots(config, jnp.arange(width), capacity, start_B, whole=True)
     logits_BV, caches = _extend(_unstack(params, config), tokens_BP, places, caches, config)
     last_B = _choose(logits_BV, keys_B, width - start_B, sampling)
     return _State(
@@ -156,7 +156,7 @@ def _decode(params, state, start_B, keys_B, steps, config, sampling, capacity):
 
     def advance(carry):
         step, state, tokens_GB = carry
-        places = Places.of_slots(config, state.slot[None], capacity, start_B)
+        places = Places.of_slots(config, state.slot[None], capacity, start_B, whole=False)
         logits_BV, caches = _extend(layers, state.last_B[:, None], places, state.caches, config)
         new_B = _choose(logits_BV, keys_B, state.slot + 1 - start_B, sampling)
         done_B = state.done_B | _stops(new_B, sampling)

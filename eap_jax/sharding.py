@@ -27,7 +27,12 @@ def parse_mesh(text: str) -> dict[str, int]:
     sizes = {}
     for part in filter(None, text.split(",")):
         axis, _, size = part.partition(":")
-        if axis not in MESH_AXES or axis in sizes or not size.isdigit() or int(size) < 1:
+        if (
+            axis not in MESH_AXES
+            or axis in sizes
+            or not (size.isascii() and size.isdigit())
+            or int(size) < 1
+        ):
             raise ValueError(f"mesh: expected data:N,model:M, each at most once, found {text!r}")
         sizes[axis] = int(size)
     return {axis: sizes.get(axis, 1) for axis in MESH_AXES}

@@ -90,6 +90,7 @@ def attribute_streamed(
         jax.block_until_ready(states)  # else the next layer would be read into memory as well
         progress()
 
+    del params  # the head is the largest part, and the way back reads this layer again
     ends = weights.ends(("final_norm", head_name(config)))
     most_logits = HEAD_LOGITS[first_kept > 0]
     heads = [

@@ -11,7 +11,6 @@ fraction_of_needed_matmuls counts only what the pass cannot avoid.
 
 import dataclasses
 import json
-import resource
 import statistics
 import sys
 import time
@@ -32,6 +31,7 @@ from experiments.bench_programs import (
     PRESETS,
     Preset,
     alpha_programs,
+    attribute_once_command,
     block_activation_bytes,
     forward,
     forward_and_input_gradient,
@@ -40,7 +40,7 @@ from experiments.bench_programs import (
     random_batch,
     torch_programs,
 )
-from experiments.errors import run_main
+from experiments.errors import InputError, run_main
 
 
 def in_turn(programs: dict[str, Callable], repeats: int) -> dict[str, float]:
@@ -80,9 +80,8 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
     config, batch = preset.config, random_batch(preset)
     params = jax.block_until_ready(init_parameters(config, jax.random.key(0), preset.dtype))
     tokens = preset.rows * preset.length
-    jax.block_until_ready(attribute(params, batch, config=config))
-    # Of this process so far: weights, one compilation and one pass.
-    peak = bench_stream.resident_bytes(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    # In a process of its own: weights, compilation and one pass.
+    _, peak, _ = bench_stream.run_measured(attribute_once_command(preset))
     multiply, operations = matmul_program(preset)
     prompts = prompts_of(preset).tolist()
     endless = Sampling(max_new_tokens=NEW_TOKENS, stop_tokens=())
@@ -163,6 +162,8 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
 
 def main(_) -> None:
     preset = PRESETS[flags.FLAGS.preset]
+    if flags.FLAGS.growth and flags.FLAGS.preset == "7b":
+        raise InputError("growth: a preset that fits in memory is needed, found 7b")
     if flags.FLAGS.stream_from:
         figures = bench_stream.stream_once(Path(flags.FLAGS.stream_from), random_batch(preset))
     elif flags.FLAGS.preset == "7b":

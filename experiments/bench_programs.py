@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import sys
 from collections.abc import Callable
 
 import jax
@@ -14,7 +15,7 @@ from eap_jax.block import Block, Places
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
-from eap_jax.transformer import Transformer
+from eap_jax.transformer import Transformer, init_parameters
 from experiments.batching import pad_into_batches
 from experiments.selection import Text
 
@@ -69,6 +70,19 @@ def random_batch(preset: Preset, seed: int = 0) -> Batch:
     )
 
 
+def attribute_once(preset: Preset) -> None:
+    """Attribute a preset's batch, in a process whose peak memory is to be measured."""
+    params = init_parameters(preset.config, jax.random.key(0), preset.dtype)
+    jax.block_until_ready(attribute(params, random_batch(preset), config=preset.config))
+
+
+def attribute_once_command(preset: Preset) -> list[str]:
+    """The program that does it."""
+    names = "from eap_jax.config import ModelConfig, RopeScaling\n"
+    names += "from experiments.bench_programs import Preset, attribute_once\n"
+    return [sys.executable, "-c", f"{names}attribute_once({preset!r})"]
+
+
 def loss_and_input(config: ModelConfig, params: dict, batch: Batch):
     """(loss of the embedded input, that input): the same pass without attribution."""
     model = Transformer(config)
@@ -102,8 +116,6 @@ def forward_and_input_gradient(params: dict, batch: Batch, config: ModelConfig):
 def block_activation_bytes(preset: Preset) -> int:
     """Bytes that plain autodiff keeps of one block for its backward pass, weights not counted."""
     config = preset.config
-    shape = (preset.rows, preset.length, config.d_model)
-    stream_BTD = jax.ShapeDtypeStruct(shape, preset.dtype)
     block = {
         name: jax.ShapeDtypeStruct(stacked[1:], preset.dtype)
         for name, stacked in parameter_shapes(config)["blocks"].items()
@@ -113,10 +125,13 @@ def block_activation_bytes(preset: Preset) -> int:
         places = Places.of_texts(config, preset.length)
         return jax.vjp(lambda x: Block(config).apply({"params": params}, x, places)[0], stream_BTD)
 
-    leaves = jax.tree.leaves(jax.eval_shape(kept, block, stream_BTD)[1])
-    # Only activations have the length of the text among their axes.
-    activations = [leaf for leaf in leaves if preset.length in leaf.shape]
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in activations)
+    def kept_bytes(rows: int) -> int:
+        stream_BTD = jax.ShapeDtypeStruct((rows, preset.length, config.d_model), preset.dtype)
+        leaves = jax.tree.leaves(jax.eval_shape(kept, block, stream_BTD)[1])
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+
+    # Weights, masks and tables do not grow with the rows.
+    return kept_bytes(2 * preset.rows) - kept_bytes(preset.rows)
 
 
 def matmul_program(preset: Preset) -> tuple[Callable, float]:

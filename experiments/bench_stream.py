@@ -118,6 +118,11 @@ def stream_once(directory: Path, batch: Batch, keep_layers: int = 20) -> dict[st
     """
     with StoredWeights(directory, dtype="float32") as weights:
         config, tokens = weights.config, batch.tokens_BT.size
+        if (largest := int(batch.tokens_BT.max())) >= config.vocab_size:
+            raise InputError(
+                f"{directory}: vocab_size: expected more than the batch's largest token {largest}, "
+                f"found {config.vocab_size}"
+            )
         rates = [matmul_rate(config, tokens)]
         begin = time.perf_counter()
         ((found,),) = attribute_streamed(

@@ -15,9 +15,9 @@ def keep_compiled() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = root / "eap_jax" / "compiled"
     try:
+        root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        folder = root / "eap_jax" / "compiled"
         folder.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # no home, or one that cannot be written: compile each time
         return

@@ -4,6 +4,7 @@ Every process runs the same program over one mesh. Process 0's files decide what
 the others work in a scratch directory of their own.
 """
 
+import re
 import tempfile
 from pathlib import Path
 
@@ -33,6 +34,8 @@ def start(coordinator: str | None, num_processes: int | None, process_id: int | 
         raise InputError(
             f"coordinator {coordinator}: expected num_processes and process_id with it"
         )
+    if coordinator != "auto" and not re.fullmatch(r".+:\d+", coordinator):
+        raise InputError(f"coordinator: expected host:port or auto, found {coordinator!r}")
     try:
         if coordinator == "auto":
             jax.distributed.initialize()

@@ -19,6 +19,8 @@ from experiments.questions import DATASETS
 from experiments.selection import Rule
 from experiments.study import QuestionSource, Study
 
+# JAX fails late on far more; a mesh that asks for them is told how many there are.
+_MOST_SIMULATED = 64
 _RULE = ("alpha", "beta", "gamma", "delta", "num_samples")
 
 
@@ -85,7 +87,7 @@ def studies(
     own = f.data_dir or responses or imported or (questions and questions["file"])
     if unknown and not own:
         raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
-    if not math.isfinite(f.stream_gib):
+    if not math.isfinite(f.stream_gib * 2**30):
         raise InputError(f"stream_gib: expected a number, found {f.stream_gib}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
@@ -93,7 +95,7 @@ def studies(
         raise InputError("coordinator: several processes score a file of answers; pass --responses")
     # Only the CPU can be divided into as many devices as the mesh asks for.
     devices = sizes["data"] * sizes["model"] // (f.num_processes or 1)
-    jax.config.update("jax_num_cpu_devices", max(1, devices))
+    jax.config.update("jax_num_cpu_devices", min(max(1, devices), _MOST_SIMULATED))
     distributed.start(f.coordinator, f.num_processes, f.process_id)
     source = QuestionSource(
         data_dir=Path(f.data_dir) if f.data_dir else None, limit=f.num_questions

@@ -1,5 +1,7 @@
 """Attention against loops over heads, queries and keys in float64."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +79,13 @@ def test_a_query_without_keys_is_finite_in_value_and_gradient():
     assert np.isfinite(gradient).all()
 
 
+def test_masked_keys_have_no_weight_beside_logits_far_below_zero():
+    q, k, v = heads(2, 2)
+    q, k = 0 * q + 20, 0 * k - 20  # logits of -1265
+    seen = visible(jnp.arange(6), jnp.arange(6))
+    np.testing.assert_allclose(attend(q, k, v, seen), literal(q, k, v, seen), rtol=0, atol=2e-5)
+
+
 def test_bfloat16_attention_keeps_its_softmax_in_float32():
     """Error of the order of rounding inputs and output once, and the output's dtype is bfloat16."""
     q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in heads(4, 2, queries=1, keys=300))
@@ -105,3 +114,18 @@ def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(lengt
 
     for one, other in zip(*both(q, k, v, ct, seen), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+def test_whole_texts_may_begin_in_a_later_slot():
+    """Left-padded prompts of two groups of queries; places before the text hold nothing."""
+    q, k, v = heads(4, 2, queries=70, keys=70)
+    start_B = jnp.asarray([0, 66])
+    seen = visible(jnp.arange(70), jnp.arange(70), window=9, start_B=start_B)
+    found = np.asarray(attend_text(q, k, v, 9, start_B))
+    expected = np.asarray(attend(q, k, v, seen))
+    close = functools.partial(
+        np.testing.assert_allclose, rtol=0, atol=2e-6 * np.abs(expected).max()
+    )
+    close(found[0], expected[0])
+    close(found[1, :, 66:], expected[1, :, 66:])
+    assert np.isfinite(found).all()

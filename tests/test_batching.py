@@ -119,3 +119,13 @@ def test_a_text_longer_than_the_limit_is_a_batch_of_its_own():
     batches = pad_into_batches(texts_of([50, 8, 9], [2, 2, 2]), batch_tokens=16)
     assert [padded.indices for padded in batches] == [(0,), (2,), (1,)]
     assert batches[0].batch.tokens_BT.shape == (1, 51)
+
+
+def test_long_texts_have_widths_that_a_mesh_can_divide():
+    """From 64 tokens on all widths are multiples of 4, so that a model axis splits the writes."""
+    lengths = list(range(64, 1500, 17))
+    for length in lengths:
+        (padded,) = pad_into_batches(texts_of([length], [3]), batch_tokens=2000)
+        width = padded.batch.tokens_BT.shape[1]
+        assert width % 4 == 0
+        assert length <= width <= 1.125 * length + 4

@@ -1,5 +1,6 @@
 """The bench compares equals: its PyTorch programs compute what ours compute."""
 
+import dataclasses
 import json
 import sys
 
@@ -12,7 +13,7 @@ from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.graph import edge_mask
 from eap_jax.transformer import init_parameters
-from experiments import bench, bench_stream
+from experiments import bench, bench_programs, bench_stream
 from experiments.bench_programs import Preset, _llama, random_batch
 from experiments.errors import InputError
 
@@ -82,3 +83,53 @@ def test_a_programs_peak_is_its_own_and_not_that_of_who_started_it():
     assert seconds > 0
     with pytest.raises(InputError, match="no such thing"):
         bench_stream.run_measured([sys.executable, "-S", "-c", "raise SystemExit('no such thing')"])
+
+
+def test_alphas_are_compared_on_the_same_texts(params):
+    programs = bench_programs.alpha_programs(TINY, params)
+    shared, apart = programs["alphas_shared"](), programs["alphas_apart"]()
+    assert len(shared) == len(apart) == len(bench_programs.ALPHAS)
+    for one, other in zip(shared, apart, strict=True):
+        assert toys.relative(one.scores_BWR, other.scores_BWR) <= 1e-5
+
+
+def test_a_blocks_activations_grow_with_the_rows_and_hold_no_weights():
+    """Hand count of the least: the norms' inputs, three heads, the attention's weights of every
+    place that is seen, its output, gate and up; a length that equals the width changes nothing."""
+    odd = dataclasses.replace(TINY, length=TINY.config.d_model)
+    twice = dataclasses.replace(odd, rows=2 * odd.rows)
+    found = bench_programs.block_activation_bytes(odd)
+    assert bench_programs.block_activation_bytes(twice) == 2 * found
+    tokens, width, hidden = odd.rows * odd.length, odd.config.d_model, odd.config.d_ff
+    least = 4 * tokens * (2 * width + 3 * width + width + 2 * hidden)
+    least += 4 * odd.rows * odd.config.num_heads * odd.length**2
+    assert least <= found <= 3 * least
+
+
+def test_the_streamed_bench_measures_every_step_and_goes_on_after_a_kill(tmp_path):
+    """A half-written copy and checkpoint of a killed run are in the way of nothing."""
+    for left in ("copy", ".hf.partial"):
+        (tmp_path / left).mkdir()
+        (tmp_path / left / "model.safetensors").write_text("cut off")
+    code = (
+        "import sys, json; from pathlib import Path\n"
+        "from eap_jax.config import ModelConfig, RopeScaling\n"
+        "from experiments.bench_programs import Preset, random_batch\n"
+        "from experiments.bench_stream import stream_once\n"
+        f"print(json.dumps(stream_once(Path(sys.argv[1]), random_batch({TINY!r}))))"
+    )
+    figures = bench_stream.bench_streamed(TINY.config, tmp_path, [sys.executable, "-c", code])
+    for name in ("hf", "orbax"):
+        assert figures[f"{name}_finite"] == 1.0
+        assert figures[f"{name}_stream_peak_bytes"] > 50e6
+    assert figures["convert_speed_over_copy"] == pytest.approx(
+        figures["copy_seconds"] / figures["convert_seconds"]
+    )
+    assert {path.name for path in tmp_path.iterdir()} == {"hf", "orbax"}
+
+
+def test_a_checkpoint_with_fewer_words_than_the_batch_is_refused(tmp_path):
+    smaller = dataclasses.replace(TINY.config, vocab_size=40)
+    bench_stream.write_random_checkpoint(tmp_path / "hf", smaller)
+    with pytest.raises(InputError, match="vocab_size: expected more than .* token 9., found 40"):
+        bench_stream.stream_once(tmp_path / "hf", random_batch(TINY))

@@ -183,6 +183,46 @@ def test_a_conversion_that_is_interrupted_leaves_nothing(error, tmp_path, monkey
     assert tree_of(tmp_path) == before
 
 
+LIMITED = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))  # a write fails, as at a full quota
+runpy.run_module("converters.convert", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("source", ["hf", "orbax"])
+def test_a_write_that_fails_is_an_error_and_leaves_nothing(source, tmp_path):
+    write_source(tmp_path / "hf")
+    convert.to_orbax(tmp_path / "hf", tmp_path / "orbax")
+    before = tree_of(tmp_path)
+    argv = [f"--checkpoint={tmp_path / source}", f"--output={tmp_path / 'out'}"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, *argv, *(["--to_hf"] * (source == "orbax"))],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 1
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "cannot be written" in line
+    assert tree_of(tmp_path) == before
+
+
+@pytest.mark.parametrize("source", ["hf", "orbax"])
+def test_a_disk_without_room_is_told_before_anything_is_written(source, tmp_path, monkeypatch):
+    write_source(tmp_path / "hf")
+    convert.to_orbax(tmp_path / "hf", tmp_path / "orbax")
+    before = tree_of(tmp_path)
+    weights = sum(len(entry[2]) for entry in tensors_of(tmp_path / "hf").values())
+    usage = types.SimpleNamespace(total=10**9, used=0, free=weights - 1)
+    monkeypatch.setattr(loading.shutil, "disk_usage", lambda _: usage)
+    call = convert.to_orbax if source == "hf" else convert.to_hf
+    with pytest.raises(CheckpointError, match=rf"room on the disk, found {weights - 1:,}$"):
+        call(tmp_path / source, tmp_path / "new" / "out")
+    assert tree_of(tmp_path) == before
+    if source == "hf":
+        usage.free = weights
+        call(tmp_path / source, tmp_path / "new" / "out")
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path

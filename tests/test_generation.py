@@ -285,3 +285,17 @@ def test_a_sampling_field_out_of_range_is_refused_by_name(field):
     (name,) = field
     with pytest.raises(ValueError, match=f"^{name}: expected"):
         Sampling(**({"max_new_tokens": 1} | field))
+
+
+def test_a_full_cache_grows_by_half_and_no_further_than_needed(main, monkeypatch):
+    """Prompts of up to 20 tokens begin with 32 + 64 slots; 150 new ones end in slot 181."""
+    params, prompts, _ = main
+    grow, sizes = generation._grow, []
+
+    def recorded(state, capacity):
+        sizes.append(capacity)
+        return grow(state, capacity)
+
+    monkeypatch.setattr(generation, "_grow", recorded)
+    generate(params, prompts[:2], config=toys.MAIN, sampling=Sampling(max_new_tokens=150))
+    assert sizes == [96 + 48, 192]

@@ -132,3 +132,13 @@ def test_linear_casts_the_weight_to_the_activations_dtype(rng):
     found = linear(jnp.asarray(x, jnp.bfloat16), jnp.asarray(weight, jnp.float32))
     assert found.dtype == jnp.bfloat16
     np.testing.assert_allclose(np.asarray(found, np.float32), x @ weight.T, rtol=0, atol=0.2)
+
+
+@pytest.mark.parametrize(("rows", "first"), [(128, "9x7"), (129, "129x7")])
+def test_few_rows_are_the_second_operand_of_the_compiled_product(rows, first):
+    """The weight first, W x^T: what makes decoding fast on a CPU."""
+    shapes = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in ((rows, 7), (9, 7))]
+    lowered = jax.jit(linear).lower(*shapes).as_text()
+    (product,) = [line for line in lowered.splitlines() if "dot_general" in line]
+    assert product.split(": (")[1].startswith(f"tensor<{first}xf32>")
+    assert ("optimization_barrier" in lowered) == (rows == 128)

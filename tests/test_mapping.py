@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from converters import mapping
+from converters import hf_weights, mapping
 from converters.errors import CheckpointError
 from converters.hf_weights import open_weights
 
@@ -164,7 +164,11 @@ def test_a_tied_heads_copy_must_be_the_embedding(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16])
 @pytest.mark.parametrize(("value", "shown"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
-def test_a_value_that_is_not_finite_is_named_with_its_place(value, shown, dtype, tmp_path):
+@pytest.mark.parametrize("piece", [2**21, 7], ids=["one piece", "many pieces"])
+def test_a_value_that_is_not_finite_is_named_with_its_place(
+    value, shown, dtype, piece, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hf_weights, "_PIECE", piece)
     state = {name: tensor.astype(dtype) for name, tensor in state_of(TOY).items()}
     name = "model.layers.1.self_attn.k_proj.weight"
     state[name][2, 5] = value

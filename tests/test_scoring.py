@@ -7,8 +7,9 @@ from hf_folder import write_toy
 
 from converters.loading import Checkpoint
 from converters.stored import StoredWeights
-from eap_jax.attribution import attribute
+from eap_jax.attribution import attribute, attribute_prefixes
 from eap_jax.sharding import make_mesh, place_parameters
+from experiments import scoring
 from experiments.numerics import running_sum_differences
 from experiments.scoring import score_streamed, score_texts
 from experiments.selection import Text
@@ -126,3 +127,27 @@ def test_published_numerics_run_over_the_texts_in_their_order_not_the_batches(mo
         assert error <= 1e-3
         backwards_nWR = running_sum_differences(expected_nWR[::-1])[::-1]
         assert toys.relative(scores.scores_nWR, backwards_nWR) >= 3e-3
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+@pytest.mark.parametrize("mesh", ["", "model:2"])
+def test_the_pass_recomputes_and_lays_out_as_memory_and_mesh_ask(
+    model, texts, monkeypatch, recompute, mesh
+):
+    mesh, asked = make_mesh(mesh), []
+    monkeypatch.setattr(scoring, "recompute_activations", lambda *_: recompute)
+
+    def recorded(*args, **kwargs):
+        asked.append((kwargs["remat"], kwargs["layout"]))
+        return attribute_prefixes(*args, **kwargs)
+
+    monkeypatch.setattr(scoring, "attribute_prefixes", recorded)
+    placed = Checkpoint(
+        config=model.config, params=place_parameters(model.params, model.config, mesh)
+    )
+    score_texts(placed, texts[:1], numerics="float32", batch_tokens=100, mesh=mesh)
+    ((remat, found),) = asked
+    assert remat is recompute
+    assert (found is None) == (mesh.size == 1)
+    if found is not None:
+        assert found.writes.mesh == mesh

@@ -40,6 +40,7 @@ def test_a_mesh_flag_names_the_sizes_of_both_axes(text, data, model):
         "data:-1",
         "data:x",
         "data:1.5",
+        "data:²",
         "rows:2",
         "data:2,data:2",
         "2",

@@ -1,6 +1,7 @@
 """Weights read a part at a time are those that are loaded at once, from both kinds of checkpoint."""
 
 import shutil
+import weakref
 
 import jax
 import numpy as np
@@ -63,3 +64,21 @@ def test_a_missing_layer_is_named(tmp_path):
     shutil.rmtree(tmp_path / "orbax" / "blocks" / "001")
     with pytest.raises(CheckpointError, match="missing 001"):
         StoredWeights(tmp_path / "orbax")
+
+
+def test_a_layer_that_nobody_holds_is_gone_when_the_one_after_next_is_read(directory, monkeypatch):
+    with StoredWeights(directory) as weights:
+        read, alive, first = weights._block, {}, []
+
+        def watched(layer):
+            alive[layer] = [ref() is not None for ref in first]
+            return read(layer)
+
+        monkeypatch.setattr(weights, "_block", watched)
+        for block in weights.blocks([0, 1, 0, 1]):
+            if not first:
+                first += [weakref.ref(leaf) for leaf in block.values()]
+                alive.clear()
+            del block
+        assert first
+        assert not any(alive[0]), "the third block is read while the first is still in memory"

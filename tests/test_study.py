@@ -257,6 +257,18 @@ def test_mistakes_end_in_one_line_that_names_the_place_and_leave_nothing(run, tm
         (1, {"delta": "inf"}, "delta: expected a number from 0 on, found inf"),
         (1, {"delta": "nan"}, "delta: expected a number from 0 on, found nan"),
         (1, {"memory": "stream", "stream_gib": "inf"}, "stream_gib: expected a number, found inf"),
+        (
+            1,
+            {"memory": "stream", "stream_gib": 1e300},
+            "stream_gib: expected a number, found 1e+300",
+        ),
+        (1, {"mesh": "data:²"}, "mesh: expected data:N,model:M"),
+        (1, {"mesh": "data:4096"}, "expected 4096 devices, found 64"),
+        (
+            1,
+            {"coordinator": "here", "num_processes": 1, "process_id": 0},
+            "coordinator: expected host:port or auto, found 'here'",
+        ),
         (1, {"dataset": "../math"}, "dataset: expected a plain name, found '../math'"),
         (1, {"dataset": ""}, "dataset: one file belongs to one dataset, found []"),
         (1, {"prompt": "Solve it."}, "prompt: expected chat or a text with {question}"),
