@@ -158,6 +158,7 @@ def _save_file(tensors: dict[str, np.ndarray], path: Path) -> None:
         safetensors.numpy.save_file(tensors, path, metadata={"format": "pt"})
     except safetensors.SafetensorError as error:
         raise CheckpointError(f"{path}: cannot be written: {error}") from None
+    path.chmod(path.parent.stat().st_mode & 0o666)  # the library's own is for the owner only
 
 
 class staged:  # noqa: N801, used as a function

@@ -58,7 +58,6 @@ class StoredWeights:
             if position + 1 < len(layers):
                 following = self._thread.submit(self._block, layers[position + 1])
             yield block
-            del block  # before the one after next is read
 
     def ends(self, names: Sequence[str]) -> dict[str, jax.Array]:
         """The named parameters outside the blocks."""

@@ -152,11 +152,21 @@ def claim(path: Path, settings: dict[str, Any]) -> None:
     if not isinstance(found, dict):
         raise InputError(f"{path}: expected settings by name, found {type(found).__name__}")
     if found != settings:
-        first = min(key for key in settings | found if settings.get(key) != found.get(key))
+        name, here, there = _first_difference(settings, found)
         raise InputError(
-            f"{path}: holds results of other settings: {first}: expected {settings.get(first)!r}, "
-            f"found {found.get(first)!r}; choose another --workdir"
+            f"{path}: holds results of other settings: {name}: expected {here!r:.60}, "
+            f"found {there!r:.60}; choose another --workdir"
         )
+
+
+def _first_difference(one: Any, other: Any) -> tuple[str, Any, Any]:
+    """Where two different settings differ first, `questions.number`, and what each says."""
+    names = []
+    while isinstance(one, dict) and isinstance(other, dict):
+        name = min(key for key in one | other if one.get(key) != other.get(key))
+        names.append(name)
+        one, other = one.get(name), other.get(name)
+    return ".".join(names), one, other
 
 
 def _finite(data: Any) -> Any:

@@ -180,7 +180,7 @@ def test_a_kill_between_two_alphas_of_one_pass_ends_with_identical_arrays(tmp_pa
     ("changes", "said"),
     [
         ({"numerics": "bfloat16"}, "numerics: expected 'bfloat16', found 'float32'"),
-        ({"pair": "swapped"}, "checkpoints: expected"),
+        ({"pair": "swapped"}, "checkpoints.base: expected"),
         ({"responses": "other"}, "all_correct.jsonl: holds other responses"),
     ],
 )
