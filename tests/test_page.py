@@ -12,7 +12,7 @@ from toy_study import HOSTILE, letters, toy_cell, toy_study
 
 from eap_jax.graph import num_edges
 from experiments import page
-from experiments.results import METRICS
+from experiments.results import METRICS, TABLE_METRICS
 from experiments.verdict import verdicts
 
 WRITERS = ["input", "a0", "m0", "a1", "m1"]
@@ -64,7 +64,8 @@ def test_headline_and_findings_stand_in_words_before_anything_else(study, text, 
     assert parsed.text("p", class_="headline") == verdict.headline
     section = parsed.text("section", class_="verdict")
     for finding in verdict.findings:
-        assert f"{finding.metric.label} {finding.status} {finding.text}." in section
+        sign = " (one of the three signs)" * (finding.metric in TABLE_METRICS)
+        assert f"{finding.metric.label}{sign} {finding.status} {finding.text}." in section
     for caution in verdict.cautions:
         assert caution in section
     assert text.index('class="headline"') < text.index("<table")
