@@ -70,8 +70,7 @@ def test_another_number_of_questions_is_refused_before_any_answer(processes, unb
     done = processes.run("experiments.run", f"--workdir={tmp_path}", "--num_questions=60")
     assert done.code == 1
     (error,) = [line for line in done.stderr if line.startswith("error: ")]
-    assert "questions: expected {'number': 60" in error
-    assert "found {'number': 48" in error
+    assert "questions.number: expected 60, found 48" in error
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
 
 
