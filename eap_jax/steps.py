@@ -209,15 +209,19 @@ def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
       [B, W, all R of all groups] float32.
     """
     length = writes_BWTD.shape[2]
-    grads_BRTD = jnp.concatenate(
-        [jnp.pad(g, ((0, 0), (0, 0), (0, length - g.shape[2]), (0, 0))) for g in grads], axis=1
-    )
     # T and D as one axis E: contracted as two, XLA would first transpose a copy of the writes.
-    writes_BWE, grads_BRE = (x.reshape(*x.shape[:2], -1) for x in (writes_BWTD, grads_BRTD))
-    return -jnp.einsum(
-        "BWE,BRE->BWR",
-        writes_BWE,
-        grads_BRE,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+    writes_BWE = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
+
+    def contract(grads_BRTD):
+        beyond = length - grads_BRTD.shape[2]
+        padded_BRTD = jnp.pad(grads_BRTD, ((0, 0), (0, 0), (0, beyond), (0, 0)))
+        return -jnp.einsum(
+            "BWE,BRE->BWR",
+            writes_BWE,
+            padded_BRTD.reshape(*padded_BRTD.shape[:2], -1),
+            precision=jax.lax.Precision.HIGHEST,
+            preferred_element_type=jnp.float32,
+        )
+
+    # A group at a time: on a CPU one product with all of four groups takes twice the time.
+    return jnp.concatenate([contract(grads_BRTD) for grads_BRTD in grads], axis=-1)
