@@ -21,6 +21,7 @@ from experiments.selection import Text
 
 ALPHAS = (0.03, 0.1, 0.3, 0.5)
 NEW_TOKENS = 32
+_TIMES = 8
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -135,7 +136,10 @@ def block_activation_bytes(preset: Preset) -> int:
 
 
 def matmul_program(preset: Preset) -> tuple[Callable, float]:
-    """A chain of one block's matrix products at the batch's shape, and its operations."""
+    """One block's matrix products at the batch's shape, several times, and their operations.
+
+    Once alone they measure caches that other programs have emptied: half the rate.
+    """
     config, tokens = preset.config, preset.rows * preset.length
     key = jax.random.key(1)
     shapes = [(config.d_model, config.d_model)] * 4
@@ -144,7 +148,12 @@ def matmul_program(preset: Preset) -> tuple[Callable, float]:
     inputs = {n: jax.random.normal(key, (tokens, n), preset.dtype) for n in {s[1] for s in shapes}}
     multiply = jax.jit(lambda x, weight: x @ weight.T)
     operations = float(sum(2 * tokens * rows * columns for rows, columns in shapes))
-    return lambda: [multiply(inputs[weight.shape[1]], weight) for weight in weights], operations
+
+    def products():
+        for _ in range(_TIMES):
+            jax.block_until_ready([multiply(inputs[w.shape[1]], w) for w in weights])
+
+    return products, _TIMES * operations
 
 
 def alpha_programs(preset: Preset, params: dict) -> dict[str, Callable]:
