@@ -77,11 +77,11 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
       repeats: measured runs of each program, in turn.
       compiles: measured compilations at each depth.
     """
+    # In a process of its own: weights, compilation and one pass; before this one takes a device.
+    _, peak, _ = bench_stream.run_measured(attribute_once_command(preset))
     config, batch = preset.config, random_batch(preset)
     params = jax.block_until_ready(init_parameters(config, jax.random.key(0), preset.dtype))
     tokens = preset.rows * preset.length
-    # In a process of its own: weights, compilation and one pass.
-    _, peak, _ = bench_stream.run_measured(attribute_once_command(preset))
     multiply, operations = matmul_program(preset)
     prompts = prompts_of(preset).tolist()
     endless = Sampling(max_new_tokens=NEW_TOKENS, stop_tokens=())

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
-from experiments.results import METRICS, CellResult, Comparison, Metric, StudyResult, trend
+from experiments.results import METRICS, CellResult, Comparison, Metric, StudyResult
 from experiments.store import write_text
+from experiments.trend import trend
 
 TABLE_COLUMNS = (
     "pair", "dataset", "alpha", "metric",

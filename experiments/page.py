@@ -31,10 +31,10 @@ from experiments.results import (
     CellResult,
     Interval,
     StudyResult,
-    trend,
 )
 from experiments.store import write_text
 from experiments.sweep_figures import sweep_figures
+from experiments.trend import trend
 from experiments.verdict import agreement, verdicts
 
 # Figures and examples of more comparisons would make the page too large to open with ease.

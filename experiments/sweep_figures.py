@@ -9,7 +9,8 @@ from matplotlib.ticker import PercentFormatter
 
 from experiments.across_cells import rise_summary
 from experiments.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
-from experiments.results import METRIC_BY_KEY, METRICS, CellResult, trend
+from experiments.results import METRIC_BY_KEY, METRICS, CellResult
+from experiments.trend import trend
 
 
 def change_summary(cells: Sequence[CellResult], metric: str) -> str:

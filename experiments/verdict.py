@@ -1,7 +1,7 @@
 """What a study found, in plain words beside what the paper reports.
 
 The paper's three signs of online RL: activation intensity rises, information complexity rises,
-kurtosis falls. A sign shows in a cell where `results.trend` is the paper's direction, and in a pair
+kurtosis falls. A sign shows in a cell where `trend.trend` is the paper's direction, and in a pair
 where it shows in more than half of the pair's cells.
 """
 
@@ -24,10 +24,9 @@ from experiments.results import (
     PairInfo,
     Sensitivity,
     StudyResult,
-    disputed,
-    trend,
 )
 from experiments.sensitivity import ONE_RANGE, OWN_RANGE
+from experiments.trend import disputed, trend
 
 Status = Literal["as in the paper", "opposite to the paper", "no clear change", "mixed"]
 _FEW_QUESTIONS = 30

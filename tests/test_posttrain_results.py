@@ -9,8 +9,8 @@ import pytest
 from experiments.errors import InputError
 from experiments.posttrain import results
 from experiments.posttrain.family import ARMS
-from experiments.results import trend
 from experiments.statistics import PairedComparison
+from experiments.trend import trend
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED = REPOSITORY / "experiments" / "checkpoints"

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from toy_study import comparison, toy_cell, toy_study
 
-from experiments.results import METRICS, trend
+from experiments.results import METRICS
+from experiments.trend import trend
 
 RISE = comparison("activation_intensity", base=1.0, rl=2.0, spread=0.1)
 NAN = float("nan")

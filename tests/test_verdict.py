@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from toy_study import comparison, toy_cell, toy_study
 
-from experiments.results import METRICS, PairInfo, Sensitivity, disputed
+from experiments.results import METRICS, PairInfo, Sensitivity
 from experiments.sensitivity import ONE_RANGE, OWN_RANGE
+from experiments.trend import disputed
 from experiments.verdict import agreement, is_online, verdicts
 
 PAPER = (0.2, 0.3, -0.4, 0.1, 0.2)  # changes in the paper's directions, in the order of METRICS

@@ -23,11 +23,11 @@ from experiments.measures import measure
 from experiments.pairs import PAIRS
 from experiments.posttrain.family import ARMS
 from experiments.responses import SIDES
-from experiments.results import trend
 from experiments.rows import rows_of
 from experiments.selection import Rule
 from experiments.statistics import PairedComparison
 from experiments.study import QuestionSource, Study, open_study
+from experiments.trend import trend
 
 _CONTROL = "tiny_sft"
 _SHOWN = {
