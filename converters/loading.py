@@ -221,13 +221,12 @@ class staged:  # noqa: N801, used as a function
 
 
 def check_room(output: Path, needed: int) -> None:
-    """Hold the bytes that a new checkpoint needs against those that its disk has.
+    """Hold the bytes that a `staged` checkpoint needs against those that its disk has.
 
     Raises:
       CheckpointError: there are fewer.
     """
-    folder = next(parent for parent in output.absolute().parents if parent.exists())
-    free = shutil.disk_usage(folder).free
+    free = shutil.disk_usage(output.absolute().parent).free
     if free < needed:
         raise CheckpointError(
             f"{output}: expected {needed:,} bytes of room on the disk, found {free:,}"

@@ -3,9 +3,9 @@
 A slot is a place in the key/value buffer. A text fills its slots from 0; a batch of prompts of
 different lengths ends in the same slot, and each row's first used slot is its `start`.
 
-Heads come before places: so every product here is one of contiguous matrices, head by head. (Places
-first, as in `jax.nn.dot_product_attention`, each product copied its operands, forward and backward,
-and each decoding step the whole cache: 1.5 times the time.)
+Heads come before places, so every product here is one of contiguous matrices, head by head. With
+places first, as in `jax.nn.dot_product_attention`, each product copies its operands, forward and
+backward, and each decoding step the whole cache.
 """
 
 import math

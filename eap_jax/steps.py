@@ -139,14 +139,14 @@ def backward_step(
       gradients with respect to the stream before the layer, and the scores of the edges into its
       four reads, [B, W, 4A], the reads of one loss together.
     """
-    if kept is None:
-        stream_BTD = _whole(layout, _stream_before(writes_BWTD, number))
+    again = kept is None
+    stream_BTD = _whole(layout, _stream_before(writes_BWTD, number)) if again else None
     attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * number, 1, False)
     attention_BTD = _whole(layout, attention_BTD)
     reads, before = [], []
     for grad_BTD in grads:
         length = grad_BTD.shape[1]
-        prefix = kept.prefix(length) if kept is not None else stream_BTD[:, :length]
+        prefix = stream_BTD[:, :length] if again else kept.prefix(length)
         reads_B4TD, grad_BTD = block_gradients(
             config, block_params, prefix, attention_BTD[:, :length], grad_BTD,
             Places.of_texts(config, length), window,

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.transformer import init_parameters
-from experiments import bench_growth, bench_programs, bench_stream
+from experiments import bench_growth, bench_stream
 from experiments.bench_programs import (
     NEW_TOKENS,
     PRESETS,
@@ -35,6 +35,7 @@ from experiments.bench_programs import (
     block_activation_bytes,
     forward,
     forward_and_input_gradient,
+    has_torch,
     matmul_program,
     prompts_of,
     random_batch,
@@ -176,7 +177,7 @@ def main(_) -> None:
         figures = bench(preset, flags.FLAGS.repeats)
     device = jax.devices()[0].device_kind
     print(f"device: {device}; preset: {flags.FLAGS.preset}")
-    if not bench_programs.has_torch():
+    if not has_torch():
         print("torch is not installed: no comparison with PyTorch")
     print(json.dumps({name: float(f"{value:.4g}") for name, value in figures.items()}))
 

@@ -163,8 +163,7 @@ def bench_streamed(config: ModelConfig, scratch: Path, stream_command: list[str]
       figures; bytes are of peak resident memory.
     """
     source, copied, converted = scratch / "hf", scratch / "copy", scratch / "orbax"
-    steps = tqdm(total=5, unit="step", desc="write")
-    with steps:
+    with tqdm(total=5, unit="step", desc="write") as steps:
         if not source.exists():
             write_random_checkpoint(source, config)
         _next(steps, "copy")

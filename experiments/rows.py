@@ -81,8 +81,9 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
         answer_field=source.answer_field,
     )[: source.limit]
     stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}
-    saved = {side: directory / f"responses_{side}.jsonl" for side in SIDES}
-    if not any(path.exists() and path.stat().st_size for path in saved.values()):
+    paths = {side: directory / f"responses_{side}.jsonl" for side in SIDES}
+    saved = {side: answers.read_answers(path) for side, path in paths.items()}
+    if not any(saved.values()):
         # A run that failed before its first answer binds nobody to its settings.
         (directory / "answers.json").unlink(missing_ok=True)
     store.claim(
@@ -101,9 +102,8 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
     )
     given = {}
     for side in SIDES:
-        found = answers.read_answers(saved[side])
-        if {question.idx for question in questions} <= {answer.idx for answer in found}:
-            given[side] = answers.select_answers(found, questions)
+        if {question.idx for question in questions} <= {answer.idx for answer in saved[side]}:
+            given[side] = answers.select_answers(saved[side], questions)
             continue
         given[side] = answers.answer_questions(
             opened.load(side),
@@ -111,7 +111,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             questions,
             study.pair.prompt,
             sampling=Sampling(max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]),
-            path=saved[side],
+            path=paths[side],
             batch_size=study.batch_answers,
             description=f"{dataset} {side}: answer",
         )

@@ -8,16 +8,6 @@ from experiments.results import Comparison
 Trend = Literal["rises", "falls", "unclear"]
 
 
-def disputed(comparison: Comparison) -> bool:
-    """Whether the two views of `trend` contradict each other: both find a change, opposite ways."""
-    low, high = comparison.difference_interval
-    rises, falls = low > 0, high < 0
-    tested = comparison.wilcoxon_p < 0.05
-    return tested and (
-        (rises and comparison.effect_size < 0) or (falls and comparison.effect_size > 0)
-    )
-
-
 def trend(comparison: Comparison) -> Trend:
     """Which way a metric goes; `unclear` unless two views agree on it.
 
@@ -26,9 +16,23 @@ def trend(comparison: Comparison) -> Trend:
     side's histogram ends at its own largest score, so a single entry moves the metric, while the
     test holds both sides to one range. Where the test is not defined, the interval decides.
     """
-    low, high = comparison.difference_interval
-    seen = "rises" if low > 0 else "falls" if high < 0 else "unclear"
-    if math.isnan(comparison.wilcoxon_p) or seen == "unclear":
+    seen = _by_interval(comparison)
+    if math.isnan(comparison.wilcoxon_p):
         return seen
-    agrees = (comparison.effect_size > 0) == (seen == "rises")
-    return seen if agrees and comparison.wilcoxon_p < 0.05 else "unclear"
+    return seen if seen == _by_test(comparison) else "unclear"
+
+
+def disputed(comparison: Comparison) -> bool:
+    """Whether the two views of `trend` contradict each other: both find a change, opposite ways."""
+    return {_by_interval(comparison), _by_test(comparison)} == {"rises", "falls"}
+
+
+def _by_interval(comparison: Comparison) -> Trend:
+    low, high = comparison.difference_interval
+    return "rises" if low > 0 else "falls" if high < 0 else "unclear"
+
+
+def _by_test(comparison: Comparison) -> Trend:
+    if not comparison.wilcoxon_p < 0.05:
+        return "unclear"
+    return "rises" if comparison.effect_size > 0 else "falls"
