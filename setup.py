@@ -8,7 +8,7 @@ setup(
     description="Edge attribution patching of language models before and after post-training",
     python_requires=">=3.11",
     packages=find_packages(include=["eap_jax*", "converters*", "experiments*"]),
-    package_data={"experiments": ["checkpoints/**", "templates/**"]},
+    package_data={"experiments": ["checkpoints/**", "report/templates/**"]},
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12.8",

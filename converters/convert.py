@@ -20,7 +20,8 @@ from converters import mapping
 from converters.errors import CheckpointError
 from converters.hf_config import read_config
 from converters.hf_weights import open_weights
-from converters.loading import check_room, copy_companions, staged, write_safetensors
+from converters.save import copy_companions, write_safetensors
+from converters.staging import check_room, staged
 
 
 def to_orbax(source: Path, output: Path) -> None:

@@ -25,7 +25,7 @@ class StoredWeights:
       dtype: cast the weights to this, or None to keep the checkpoint's.
 
     Raises:
-      CheckpointError: from the start and from every reading, as `loading.load_checkpoint`.
+      CheckpointError: from the start and from every reading, as `load.load_checkpoint`.
     """
 
     def __init__(self, path: str | Path, *, dtype: str | None = None):

@@ -12,14 +12,17 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from converters.loading import load_checkpoint
+from converters.load import load_checkpoint
 from eap_jax.sharding import make_mesh
-from experiments.errors import InputError, run_main
-from experiments.numerics import NUMERICS, Numerics, use_numerics, weight_dtype
-from experiments.responses import SIDES, Side, check_vocabulary, read_rows
-from experiments.scoring import score_texts
-from experiments.selection import Rule, select, truncate
+from experiments.binary import run_main
+from experiments.errors import InputError
+from experiments.responses.published_format import check_vocabulary, read_rows
+from experiments.scoring.score import score_texts
+from experiments.scoring.selection import select, truncate
 from experiments.store import read_results
+from experiments.study.numerics import NUMERICS, Numerics, use_numerics, weight_dtype
+from experiments.study.pairs import SIDES, Side
+from experiments.study.rule import Rule
 
 # float32 agrees to rounding; bfloat16 differs by the order of its sums.
 TOLERANCES: dict[Numerics, float] = {"float32": 1e-5, "bfloat16": 0.1, "published": 0.1}

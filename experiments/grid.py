@@ -16,12 +16,15 @@ import jax
 from filelock import FileLock, Timeout
 
 from converters.errors import CheckpointError
-from experiments import manifest, measures, report
-from experiments.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
+from experiments import manifest
 from experiments.errors import InputError
-from experiments.responses import SIDES, Side
-from experiments.rows import rows_of
-from experiments.study import OpenStudy, Say, Study, open_study
+from experiments.report import report
+from experiments.responses.rows import rows_of
+from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
+from experiments.statistics import measures
+from experiments.study.opened import OpenStudy, Say, open_study
+from experiments.study.pairs import SIDES, Side
+from experiments.study.settings import Study
 
 Task = TypeVar("Task")
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from experiments import store
-from experiments.cells import Cell
-from experiments.study import OpenStudy
+from experiments.scoring.cells import Cell
+from experiments.study.opened import OpenStudy
 
 _PACKAGES = (
     "jax", "jaxlib", "flax", "transformers", "orbax-checkpoint", "numpy", "scipy", "math-verify",

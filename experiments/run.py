@@ -15,10 +15,11 @@ from pathlib import Path
 from absl import flags
 
 from experiments import study_flags
-from experiments.errors import InputError, run_main
+from experiments.binary import run_main
+from experiments.errors import InputError
 from experiments.grid import run_grid
-from experiments.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
-from experiments.questions import DATASETS
+from experiments.responses.questions import DATASETS
+from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 
 
 def main(_) -> int:

@@ -21,7 +21,6 @@ import numpy as np
 
 from eap_jax.graph import num_layers_of
 from experiments.errors import InputError
-from experiments.responses import Side
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -67,7 +66,7 @@ def cell_directory(dataset_directory: Path, alpha: float, suffix: str = "") -> P
     return dataset_directory / f"cut{alpha:g}{suffix}"
 
 
-def results_path(cell: Path, series: str, dataset: str, side: Side, alpha: float) -> Path:
+def results_path(cell: Path, series: str, dataset: str, side: str, alpha: float) -> Path:
     """Published name of one side's score file."""
     return cell / f"results_{series}_{dataset}_{side}_cut{alpha:g}.npz"
 

@@ -11,13 +11,13 @@ import jax
 from absl import flags
 
 from eap_jax.sharding import parse_mesh
-from experiments import distributed
 from experiments.errors import InputError
-from experiments.numerics import NUMERICS
-from experiments.pairs import Pair, check_plain_name
-from experiments.questions import DATASETS
-from experiments.selection import Rule
-from experiments.study import QuestionSource, Study
+from experiments.responses.questions import DATASETS
+from experiments.scoring import distributed
+from experiments.study.numerics import NUMERICS
+from experiments.study.pairs import Pair, check_plain_name
+from experiments.study.rule import Rule
+from experiments.study.settings import QuestionSource, Study
 
 # JAX fails late on far more; a mesh that asks for them is told how many there are.
 _MOST_SIMULATED = 64

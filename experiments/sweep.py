@@ -12,11 +12,12 @@ from pathlib import Path
 
 from absl import flags
 
-from experiments import report, study_flags
-from experiments.errors import run_main
+from experiments import study_flags
+from experiments.binary import run_main
 from experiments.grid import lock_in, run_grid
-from experiments.pairs import DEFAULT_PAIR, PAIRS, find_pair
-from experiments.questions import DATASETS
+from experiments.report import report
+from experiments.responses.questions import DATASETS
+from experiments.study.pairs import DEFAULT_PAIR, PAIRS, find_pair
 
 
 def main(_) -> int:

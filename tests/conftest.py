@@ -37,7 +37,7 @@ def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
 
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 # Tools' own folders: versions, environments, caches.
 _NOT_OURS = {".git", ".venv", ".pytest_cache", ".ruff_cache", "__pycache__", "build", "runs"}
 

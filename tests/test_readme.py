@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from binaries import REPOSITORY
 
 from eap_jax.graph import edge_mask
 

@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 
-from converters.loading import load_checkpoint
-from experiments.errors import InputError, run_main
+from converters.load import load_checkpoint
+from experiments.arithmetic.problems import DIFFICULTIES, draw_problems
+from experiments.arithmetic.tokenizer import build_tokenizer
+from experiments.binary import run_main
+from experiments.errors import InputError
 from experiments.posttrain import rollouts
-from experiments.posttrain.task import DIFFICULTIES, draw_problems
-from experiments.posttrain.tokenizer import build_tokenizer
 
 TEST_SEED = 0
 TEST_QUESTIONS = 500

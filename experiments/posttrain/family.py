@@ -17,11 +17,12 @@ from pathlib import Path
 from absl import flags
 
 from converters.checkpoint import load_tree
-from experiments.errors import InputError, run_main
+from experiments.arithmetic.tokenizer import build_tokenizer
+from experiments.binary import run_main
+from experiments.errors import InputError
 from experiments.posttrain import train
 from experiments.posttrain.algorithms import Recipe, initial_state
 from experiments.posttrain.evaluate import evaluate
-from experiments.posttrain.tokenizer import build_tokenizer
 
 START_ROUNDS = 600
 ARM_ROUNDS = 64

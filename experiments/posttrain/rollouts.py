@@ -11,9 +11,9 @@ import numpy as np
 
 from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling, generate
-from experiments.grading import grade
+from experiments.arithmetic.problems import Problem, draw_problem, draw_style
+from experiments.grading.grade import grade
 from experiments.posttrain.objectives import Responses
-from experiments.posttrain.task import Problem, draw_problem, draw_style
 
 # Longest worked answer of the task with its stop token, and longest worked text that is read; both
 # checked by a test. A sampled response that rambles past it on a long prompt is cut there.

@@ -20,10 +20,14 @@ from absl import flags
 from tqdm import tqdm
 
 from converters.checkpoint import load_tree, save_tree
-from converters.loading import checkpoint_hash, load_checkpoint, save_hf
+from converters.load import checkpoint_hash, load_checkpoint
+from converters.save import save_hf
 from eap_jax.config import ModelConfig
 from eap_jax.transformer import init_parameters
-from experiments.errors import InputError, run_main
+from experiments.arithmetic.problems import draw_problems
+from experiments.arithmetic.tokenizer import build_tokenizer, save_tokenizer
+from experiments.binary import run_main
+from experiments.errors import InputError
 from experiments.posttrain import rollouts
 from experiments.posttrain.algorithms import (
     ALGORITHMS,
@@ -33,8 +37,6 @@ from experiments.posttrain.algorithms import (
     prepare,
     update,
 )
-from experiments.posttrain.task import draw_problems
-from experiments.posttrain.tokenizer import build_tokenizer, save_tokenizer
 
 _PROBE_SEED = 7_000_000  # development problems of the training split, for the curves in the log
 _PROBE_PROBLEMS = 192

@@ -1,0 +1,120 @@
+"""A checkpoint of any kind -> the model's parameter tree in memory, and the hash that names it."""
+
+import collections
+import dataclasses
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from converters import checkpoint as orbax
+from converters import mapping
+from converters.errors import CheckpointError
+from converters.hf_config import read_config
+from converters.hf_weights import open_weights
+from eap_jax.config import ModelConfig
+from eap_jax.parameters import parameter_axes, parameter_shapes
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model in memory: its shape, and parameters in the tree of `parameters.parameter_axes`."""
+
+    config: ModelConfig
+    params: dict[str, Any]
+
+
+def load_checkpoint(
+    path: str | Path, *, dtype: str | None = None, shardings: dict[str, Any] | None = None
+) -> Checkpoint:
+    """Load a Hugging Face or converted (Orbax) checkpoint.
+
+    Args:
+      path: its directory.
+      dtype: cast the weights to this, or None to keep the checkpoint's.
+      shardings: a NamedSharding for every parameter (`sharding.parameter_shardings`), or None for
+        the default device. Each tensor goes straight to its shards, a layer at a time.
+
+    Raises:
+      CheckpointError: no such directory, or its contents do not fit; the message says which.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: no such checkpoint directory")
+    config = read_config(path)
+    if shardings is None:
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        shardings = jax.tree.map(lambda _: here, parameter_axes(config))
+    groups = _orbax_groups(path, config) if orbax.is_orbax(path) else _hf_groups(path, config)
+    params: dict[str, Any] = {"blocks": {}}
+    shapes = parameter_shapes(config)
+    for layer, group in groups:
+        for name, tensor in group.items():
+            tensor = tensor if dtype is None else tensor.astype(jnp.dtype(dtype))
+            if layer is None:
+                params[name] = jax.device_put(tensor, shardings[name])
+                continue
+            stack, sharding = params["blocks"], shardings["blocks"][name]
+            if name not in stack:
+                stack[name] = _zeros(shapes["blocks"][name], tensor.dtype, sharding)()
+            elif stack[name].dtype != tensor.dtype:
+                raise CheckpointError(
+                    f"{path}: {name} of layer {layer}: expected dtype {stack[name].dtype} as in "
+                    f"the layers before, found {tensor.dtype}"
+                )
+            stack[name] = _insert(sharding)(stack[name], tensor, layer)
+    return Checkpoint(config=config, params=params)
+
+
+def checkpoint_hash(path: str | Path) -> str:
+    """SHA-256 of a checkpoint's config and weights, names included, for manifests."""
+    path = Path(path)
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()):
+        name = file.relative_to(path).as_posix()
+        converted = name.startswith(("ends/", "blocks/"))
+        if name != "config.json" and not converted and not name.endswith((".safetensors", ".bin")):
+            continue
+        digest.update(name.encode() + b"\0")
+        with file.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _hf_groups(path: Path, config: ModelConfig):
+    """(layer or None, tensors) of a Hugging Face checkpoint, one group in memory at a time."""
+    with open_weights(path) as reader:
+        mapping.check_complete(config, reader, path)
+        groups = collections.defaultdict(list)
+        for entry in mapping.table(config):
+            groups[entry.layer].append(entry)
+        for layer, entries in groups.items():
+            for entry in entries:
+                yield layer, {entry.name: mapping.read_entry(entry, reader)}
+
+
+def _orbax_groups(path: Path, config: ModelConfig):
+    orbax.check_layers(path, config)
+    yield None, orbax.load_ends(path, config)
+    for layer in range(config.num_layers):
+        yield layer, orbax.load_block(path, config, layer)
+
+
+@functools.lru_cache(maxsize=64)
+def _zeros(shape, dtype, sharding):
+    """Compiled once a shape: a run loads several checkpoints of one model."""
+    return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)
+
+
+@functools.lru_cache(maxsize=64)
+def _insert(sharding):
+    """Write one layer into a stack in place; the layer is cut to the stack's shards."""
+
+    def insert(stack, tensor, layer):
+        return jax.lax.dynamic_update_index_in_dim(stack, tensor, layer, 0)
+
+    return jax.jit(insert, donate_argnums=0, out_shardings=sharding)

@@ -1,0 +1,249 @@
+"""Figures of one cell, drawn from saved scores only: heat maps, |W|, answer lengths, top edges.
+
+The graph is drawn in graph_figure.py and what compares cells in sweep_figures.py.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from eap_jax.graph import edge_mask, reader_names, writer_names
+from experiments.report.figure_style import (
+    BASE_COLOUR,
+    DIFFERENCE_COLOURS,
+    NO_EDGE_COLOUR,
+    RL_COLOUR,
+    SCORE_COLOURS,
+    name_axes,
+    new_figure,
+    plain,
+    png,
+    score_norm,
+    score_ticks,
+    styled,
+    svg,
+)
+from experiments.report.graph_figure import graph_figure
+from experiments.report.results import CellResult
+from experiments.store import write_bytes
+
+TOP_EDGES = 20
+_SIDES = (("base", BASE_COLOUR, "-"), ("rl", RL_COLOUR, "--"))
+
+
+@styled
+def heat_maps(cell: CellResult) -> Figure:
+    """Mean score of every edge: base and rl on one scale, and their difference on its own."""
+    mask_WR = edge_mask(cell.num_layers)
+    base_WR = cell.base_nWR.mean(axis=0, dtype=np.float64)
+    rl_WR = cell.rl_nWR.mean(axis=0, dtype=np.float64)
+    shared = score_norm(base_WR, rl_WR)
+    panels = (
+        ("Before (base)", base_WR, shared, SCORE_COLOURS),
+        ("After (rl)", rl_WR, shared, SCORE_COLOURS),
+        ("Difference (rl \N{MINUS SIGN} base)", rl_WR - base_WR, score_norm(rl_WR - base_WR),
+         DIFFERENCE_COLOURS),
+    )  # fmt: skip
+    figure = new_figure(8.6, 1.2 + 3 * (4.1 if cell.num_layers > 3 else 3.4))
+    for axes, (title, scores_WR, norm, colours) in zip(figure.subplots(3, 1), panels, strict=True):
+        image = axes.imshow(
+            np.ma.masked_where(~mask_WR, scores_WR),
+            norm=norm, cmap=colours, aspect="auto", interpolation="nearest",
+        )  # fmt: skip
+        axes.set_facecolor(NO_EDGE_COLOUR)
+        axes.set_title(title)
+        name_axes(axes, cell.num_layers)
+        bar = figure.colorbar(image, ax=axes, pad=0.015, aspect=25)
+        places, labels = score_ticks(norm)
+        bar.set_ticks(places, labels=labels)
+        bar.ax.minorticks_off()
+        bar.set_label("mean score")
+    figure.suptitle(
+        f"{plain(cell.name)}: mean score over {cell.num_samples} questions (grey: no edge)",
+        fontsize=10,
+    )
+    return figure
+
+
+@styled
+def score_distribution(cell: CellResult) -> Figure:
+    """|W| of every existing edge and question on logarithmic axes: density and share above."""
+    mask_WR = edge_mask(cell.num_layers)
+    sides = {"base": np.abs(cell.base_nWR[:, mask_WR]), "rl": np.abs(cell.rl_nWR[:, mask_WR])}
+    positive = [side[side > 0] for side in sides.values()]
+    figure = new_figure(8.6, 3.4)
+    density, tail = figure.subplots(1, 2)
+    if any(len(side) for side in positive):
+        pooled = np.concatenate(positive).astype(np.float64)
+        lowest, largest = np.quantile(pooled, 1e-3), pooled.max()
+        edges = np.geomspace(min(lowest, largest / 10), largest, 61)
+        for name, colour, dashes in _SIDES:
+            values = np.sort(sides[name].ravel())
+            counts, _ = np.histogram(values, bins=edges)
+            per_decade = counts / values.size / np.diff(np.log10(edges))
+            density.stairs(per_decade, edges, color=colour, linestyle=dashes, label=name)
+            above = 1 - np.searchsorted(values, edges, side="left") / values.size
+            kept = above > 0
+            tail.plot(edges[kept], above[kept], color=colour, linestyle=dashes, label=name)
+        for axes in (density, tail):
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+    density.set_title("How often a strength occurs")
+    density.set_ylabel("share of scores per factor of 10")
+    tail.set_title("How many are stronger")
+    tail.set_ylabel("share of scores \N{GREATER-THAN OR EQUAL TO} |W|")
+    for axes in (density, tail):
+        axes.set_xlabel("|W|, score of one edge on one question")
+        axes.legend()
+    figure.suptitle(f"{plain(cell.name)}: {sides['base'].size:,} scores a side", fontsize=10)
+    return figure
+
+
+@styled
+def answer_lengths(cell: CellResult) -> Figure:
+    """Lengths of the selected answers and how much of each is counted."""
+    lengths = {
+        side: [len(row[f"{side}_answer_tokens"]) for row in cell.rows] for side in ("base", "rl")
+    }
+    pooled = [*lengths["base"], *lengths["rl"]]
+    low, high = min(*pooled, cell.t_cut), max(*pooled, cell.t_cut)
+    width = math.ceil((high - low + 1) / 30)  # whole tokens, so that no bin holds more lengths
+    edges = np.arange(low, high + width + 1, width) - 0.5
+    figure = new_figure(8.6, 3.3)
+    axes = figure.subplots()
+    for name, colour, dashes in _SIDES:
+        counts, _ = np.histogram(lengths[name], bins=edges)
+        label = f"{name}, mean {np.mean(lengths[name]):.0f}"
+        axes.stairs(counts, edges, color=colour, linestyle=dashes, label=label)
+        axes.stairs(counts, edges, color=colour, fill=True, alpha=0.15)
+    label = f"counted: up to token {cell.t_cut}"
+    axes.axvline(cell.t_cut, color="black", linewidth=1, linestyle=":", label=label)
+    axes.set_xlabel("answer length in tokens")
+    axes.set_ylabel("questions")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_title(f"{plain(cell.name)}: {cell.num_samples} selected questions")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+@styled
+def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
+    """The edges of the largest |mean difference|, by name, each with its 95 % interval."""
+    writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
+    places = largest_changes(cell, count)
+    base_WR = cell.base_nWR.mean(axis=0, dtype=np.float64)
+    rl_WR = cell.rl_nWR.mean(axis=0, dtype=np.float64)
+    figure = new_figure(8.6, 1.2 + 0.24 * len(places))
+    means, changes = figure.subplots(1, 2, sharey=True)
+    heights = np.arange(len(places))
+    for (name, colour, _), scores_WR, marker in zip(
+        _SIDES, (base_WR, rl_WR), ("o", "D"), strict=True
+    ):
+        values = [scores_WR[place] for place in places]
+        means.plot(values, heights, marker, color=colour, markersize=4.5, label=name)
+    for height, place in enumerate(places):
+        means.plot([base_WR[place], rl_WR[place]], [height] * 2, color="#999999", lw=1, zorder=0)
+        change = rl_WR[place] - base_WR[place]
+        clear = True
+        if cell.edge_low_WR is not None:
+            low, high = cell.edge_low_WR[place], cell.edge_high_WR[place]
+            clear = low > 0 or high < 0
+            changes.plot([low, high], [height] * 2, color="black", linewidth=1.2)
+        changes.plot(
+            change, height, "o", markersize=5, markeredgecolor="black",
+            markerfacecolor="black" if clear else "white",
+        )  # fmt: skip
+    for axes in (means, changes):
+        axes.axvline(0, color="#999999", linewidth=0.8)
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+        axes.grid(axis="y", color="#eeeeee")
+        axes.set_axisbelow(True)
+    names = [f"{writers[w]} \N{RIGHTWARDS ARROW} {readers[r]}" for w, r in places]
+    means.set_yticks(heights, names, fontsize=7.5)
+    means.invert_yaxis()
+    means.set_xlabel("mean score")
+    means.legend(loc="best", fontsize=8)
+    changes.set_xlabel("rl \N{MINUS SIGN} base")
+    if cell.edge_low_WR is not None:
+        changes.set_title("hollow: the interval includes 0", fontsize=8)
+    figure.suptitle(f"{plain(cell.name)}: the {len(places)} edges that change most", fontsize=10)
+    return figure
+
+
+def largest_changes(cell: CellResult, count: int) -> list[tuple[int, int]]:
+    """(writer, reader) of the edges of the largest |mean rl - mean base|, largest first."""
+    change_WR = np.abs(
+        cell.rl_nWR.mean(axis=0, dtype=np.float64) - cell.base_nWR.mean(axis=0, dtype=np.float64)
+    )
+    change_WR[~edge_mask(cell.num_layers)] = -1.0
+    count = min(count, int((change_WR >= 0).sum()))
+    order_E = np.argsort(-change_WR.ravel(), kind="stable")[:count]
+    return [divmod(int(place), change_WR.shape[1]) for place in order_E]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellFigure:
+    """A figure that every cell has: file name, how it is drawn, title and text for the report."""
+
+    name: str
+    draw: Callable[[CellResult], Figure]
+    title: str
+    text: str
+
+
+CELL_FIGURES = (
+    CellFigure(
+        name="graph",
+        draw=graph_figure,
+        title="The residual graph before and after (figure 2 of the paper)",
+        text="Each line is an edge: what one part of the network writes and another reads. Wide "
+        "lines are strong. Both sides show the same edges on the same scale.",
+    ),
+    CellFigure(
+        name="heat_maps",
+        draw=heat_maps,
+        title="Every edge before, after, and the difference",
+        text="Rows write, columns read. Red edges help the model predict its own answer (removing "
+        "them is predicted to raise the loss), blue edges work against it.",
+    ),
+    CellFigure(
+        name="top_changes",
+        draw=top_changes,
+        title="The edges that change most",
+        text="Each line is the 95 % interval of one edge on its own; among many edges some exclude "
+        "zero by chance.",
+    ),
+    CellFigure(
+        name="score_distribution",
+        draw=score_distribution,
+        title="How strong the edges are",
+        text="A curve shifted to the right means higher activation intensity; a wider one means "
+        "higher information complexity.",
+    ),
+    CellFigure(
+        name="answer_lengths",
+        draw=answer_lengths,
+        title="How long the answers are",
+        text="Only the first tokens of each answer are counted, the same number on both sides.",
+    ),
+)
+
+
+def write_figures(figures: dict[str, Figure], directory: Path) -> list[Path]:
+    """Write each figure as NAME.png and NAME.svg; returns the paths."""
+    written = []
+    for name, figure in figures.items():
+        for suffix, data in (("png", png(figure)), ("svg", svg(figure))):
+            path = directory / f"{name}.{suffix}"
+            write_bytes(path, data)
+            written.append(path)
+    return written
+
+
+def cell_figures(cell: CellResult) -> dict[str, Figure]:
+    """All figures of a cell, by file name."""
+    return {figure.name: figure.draw(cell) for figure in CELL_FIGURES}

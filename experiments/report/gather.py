@@ -1,0 +1,219 @@
+"""A run directory's files -> `StudyResult`, what tables, figures and the report are made from."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import store
+from experiments.errors import InputError
+from experiments.report import published
+from experiments.report.results import (
+    METRIC_BY_KEY,
+    Accuracy,
+    CellResult,
+    HealthFigure,
+    PairInfo,
+    Sensitivity,
+    StudyResult,
+)
+from experiments.responses import generated
+from experiments.responses.published_format import read_rows
+from experiments.responses.tokenization import load_tokenizer
+from experiments.scoring.cells import cell_name
+from experiments.scoring.selection import Step
+from experiments.statistics.compare import PairedComparison, proportion_interval
+from experiments.statistics.measures import health_text
+from experiments.study.pairs import SIDES
+from experiments.study.rule import Rule
+
+# Of column sums, see metrics.column_sum_residual: a lost writer gives a value of order 1.
+_SOUND = {"float32": 1e-3, "bfloat16": 5e-2, "published": 5e-2}
+
+
+def gather(directories: list[Path]) -> StudyResult:
+    """Everything that the run directories of one or more pairs hold.
+
+    Args:
+      directories: <workdir>/<pair> of finished runs.
+
+    Raises:
+      InputError: a file is missing or broken.
+    """
+    manifests = [store.read_json(directory / "manifest.json") for directory in directories]
+    studies = list(zip(directories, manifests, strict=True))
+    accuracies = [_accuracies(*study) for study in studies]
+    first = manifests[0]
+    return StudyResult(
+        pairs=[_pair(manifest) for manifest in manifests],
+        cells=[
+            cell
+            for study, found in zip(studies, accuracies, strict=True)
+            for cell in _cells(*study, found)
+        ],
+        command="\n".join(dict.fromkeys(manifest["command"] for manifest in manifests)),
+        versions={
+            "Python": first["python"],
+            **first["packages"],
+            "this program": first["git_commit"] or "not a git checkout",
+        },
+        hashes={
+            f"{manifest['pair']['key']}, {side}": manifest["checkpoint_sha256"][side]
+            for manifest in manifests
+            for side in SIDES
+        },
+        settings={
+            "device": first["device"],
+            "platform": first["platform"],
+            "numerics": first["numerics"],
+            "mesh": first["mesh"],
+            "seconds": ", ".join(f"{manifest['seconds']:g}" for manifest in manifests),
+        },
+        health=[figure for study in studies for figure in _health(*study)],
+        accuracies=[accuracy for found in accuracies for accuracy in found],
+        sensitivities=[row for study in studies for row in _sensitivities(*study)],
+    )
+
+
+def _pair(manifest: dict[str, Any]) -> PairInfo:
+    pair = manifest["pair"]
+    return PairInfo(key=pair["key"], base=pair["base"], rl=pair["rl"], method=pair["method"])
+
+
+def _cells(
+    directory: Path, manifest: dict[str, Any], accuracies: list[Accuracy]
+) -> list[CellResult]:
+    decode = _decoder(manifest)
+    asked = {found.dataset: _asked(found) for found in accuracies if found.side == "base"}
+    rows: dict[str, dict] = {}  # by dataset: its cells share them
+    cells = []
+    for name in manifest["cells"]:
+        dataset = Path(name).parent.name
+        if dataset not in rows:
+            given = read_rows(directory / dataset / "all_correct.jsonl")
+            rows[dataset] = {row.fields["idx"]: row for row in given}
+        folder = directory / name
+        cells.append(_cell(folder, manifest, decode, rows[dataset], asked.get(dataset, [])))
+    return cells
+
+
+def _cell(
+    directory: Path, manifest: dict[str, Any], decode, by_idx: dict, asked: list[Step]
+) -> CellResult:
+    found = store.read_json(directory / "metrics.json")
+    pair, dataset, rule = manifest["pair"], found["dataset"], Rule(**found["rule"])
+    chosen = store.read_json(directory / "cell.json")["rows"]
+    missing = [idx for idx in chosen if idx not in by_idx]
+    if missing:
+        raise InputError(f"{directory.parent / 'all_correct.jsonl'}: expected idx {missing[0]}")
+    scores, losses = {}, {}
+    for side in SIDES:
+        path = store.results_path(directory, pair["series"], dataset, side, rule.alpha)
+        scores[side] = store.read_results(path)
+        losses[side] = np.asarray(
+            store.read_json(directory / f"losses_{side}.json")["losses"], np.float32
+        )
+    # The paper's values are those of its own rule.
+    known = {} if rule.variant else published.CELLS.get((pair["key"], dataset, rule.alpha), {})
+    ends = {}
+    if len(chosen) > 1:
+        ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
+    return CellResult(
+        pair=pair["key"],
+        dataset=dataset,
+        alpha=rule.alpha,
+        base_nWR=scores["base"],
+        rl_nWR=scores["rl"],
+        rows=[by_idx[idx].fields for idx in chosen],
+        t_cut=found["cut"],
+        funnel=[*asked, *(Step(**step) for step in found["selection"])],
+        comparisons={
+            key: _comparison(fields) for key, fields in found["metrics"].items()
+            if key in METRIC_BY_KEY
+        },
+        base_losses_n=losses["base"],
+        rl_losses_n=losses["rl"],
+        edge_low_WR=ends.get("low"),
+        edge_high_WR=ends.get("high"),
+        published=known,
+        variant=rule.variant,
+        decode=decode,
+    )  # fmt: skip
+
+
+def _asked(base: Accuracy) -> list[Step]:
+    """The funnel's first steps, where a dataset's answers were generated or imported here."""
+    return [
+        Step(name="questions", rows=base.total, reason="both models were asked"),
+        Step(name="base right", rows=base.right, reason="the base model answered correctly"),
+    ]
+
+
+def _comparison(fields: dict[str, Any]) -> PairedComparison:
+    """Undo JSON: null is NaN, a list is an interval."""
+
+    def restored(value):
+        if value is None:
+            return float("nan")
+        return tuple(map(restored, value)) if isinstance(value, list) else value
+
+    return PairedComparison(**{name: restored(value) for name, value in fields.items()})
+
+
+def _decoder(manifest: dict[str, Any]) -> Callable | None:
+    """The base model's tokenizer, or None where it is not at hand."""
+    try:
+        return load_tokenizer(Path(manifest["checkpoints"]["base"])).decode
+    except InputError:
+        return None
+
+
+def _health(directory: Path, manifest: dict[str, Any]) -> list[HealthFigure]:
+    bar = _SOUND[manifest["numerics"]]
+    figures = []
+    for name in manifest["cells"]:
+        found = store.read_json(directory / name / "metrics.json")
+        label = f"{manifest['pair']['key']}, {cell_name(found['dataset'], Rule(**found['rule']))}"
+        for side in SIDES:
+            value = found["sides"][side]["health"]
+            figures.append(
+                HealthFigure(
+                    name=f"Column sums, {label}, {side}",
+                    value=health_text(value),
+                    expected=f"below {bar:g}: what all writers send to a reader cancels out",
+                    sound=None if value is None else value < bar,
+                )
+            )
+    return figures
+
+
+def _accuracies(directory: Path, manifest: dict[str, Any]) -> list[Accuracy]:
+    """Of each dataset whose answers were generated or imported here."""
+    figures = []
+    for dataset in dict.fromkeys(Path(name).parent.name for name in manifest["cells"]):
+        for side in SIDES:
+            given = generated.read_answers(directory / dataset / f"responses_{side}.jsonl")
+            if given:
+                right = sum(answer.score for answer in given)
+                figures.append(
+                    Accuracy(
+                        pair=manifest["pair"]["key"],
+                        dataset=dataset,
+                        side=side,
+                        right=right,
+                        total=len(given),
+                        interval=proportion_interval(right, len(given)),
+                    )
+                )
+    return figures
+
+
+def _sensitivities(directory: Path, manifest: dict[str, Any]) -> list[Sensitivity]:
+    found = []
+    for name in manifest["cells"]:
+        for row in store.read_json(directory / name / "metrics.json")["sensitivities"]:
+            known = {key: float("nan") if value is None else value for key, value in row.items()}
+            cell = f"{manifest['pair']['key']}, {row['cell']}"
+            found.append(Sensitivity(**known | {"cell": cell}))
+    return found

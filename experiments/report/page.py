@@ -1,0 +1,188 @@
+"""The report: one HTML file that opens offline, with figures, tables and an explorable edge matrix.
+
+The template, its style and its script lie in templates/ and are put into the page, whose content
+policy forbids it to fetch anything. Every text from outside is escaped.
+"""
+
+import base64
+import json
+import math
+import urllib.parse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from matplotlib.figure import Figure
+
+from eap_jax.graph import reader_names, writer_names
+from experiments.report import published
+from experiments.report.edge_data import edge_data
+from experiments.report.examples import examples
+from experiments.report.exports import measured
+from experiments.report.figure_style import png, svg
+from experiments.report.figures import CELL_FIGURES, cell_figures
+from experiments.report.formats import number, percent
+from experiments.report.results import (
+    METRIC_BY_KEY,
+    METRICS,
+    TABLE_METRICS,
+    Accuracy,
+    CellResult,
+    Interval,
+    StudyResult,
+)
+from experiments.report.sweep_figures import sweep_figures
+from experiments.report.verdict import agreement, verdicts
+from experiments.statistics.across_cells import holm, rise_summary
+from experiments.statistics.trend import trend
+from experiments.store import write_text
+
+# Figures and examples of more comparisons would make the page too large to open with ease.
+DRAWN_CELLS = 12
+_LARGEST_SVG = 400_000
+Drawn = Mapping[str, Mapping[str, Figure]]
+_TEMPLATES = Path(__file__).parent / "templates"
+_SWEEP_TITLES = {
+    "figure_3a_diversity": "Change of diversity in every comparison (figure 3a of the paper)",
+    "figure_3b_output_entropy": "Change of output-edge entropy (figure 3b of the paper)",
+    "metrics_against_alpha": "Metrics against alpha, the counted share of the answer",
+}
+
+
+def write_page(study: StudyResult, directory: Path, drawn: Drawn | None = None) -> Path:
+    """Write report.html; returns its path."""
+    path = directory / "report.html"
+    write_text(path, render(study, drawn))
+    return path
+
+
+def render(study: StudyResult, drawn: Drawn | None = None) -> str:
+    """The whole page of a study.
+
+    Args:
+      study: what it shows.
+      drawn: `cell_figures` of cells by the cell's name, where the caller has drawn them already.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": number, "percent": percent, "interval": _interval}
+    several = len(study.cells) > 1
+    figures = sweep_figures(study.cells) if several else {}
+    return environment.get_template("report.html.j2").render(
+        study=study,
+        several=several,
+        verdicts=verdicts(study),
+        table=[_row(cell) for cell in study.cells],
+        rises=_rises(study) if several else [],
+        statistics=_statistics(study),
+        table_metrics=TABLE_METRICS,
+        metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
+        accuracies=[_accuracy(found) for found in study.accuracies],
+        sweep=[
+            {"title": _SWEEP_TITLES[name], "image": data_uri(figure)}
+            for name, figure in figures.items()
+        ],
+        cells=[_cell(cell, (drawn or {}).get(cell.name)) for cell in study.cells[:DRAWN_CELLS]],
+        edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
+        style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
+        script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
+    )
+
+
+def data_uri(figure: Figure) -> str:
+    """A figure as an image that the page itself holds: SVG, sharp at any size, or PNG if big."""
+    drawn = svg(figure)
+    if len(drawn) <= _LARGEST_SVG:
+        return "data:image/svg+xml," + urllib.parse.quote(drawn, safe=" =:/,;()+*!$@?~'")
+    return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
+
+
+def _row(cell: CellResult) -> dict[str, Any]:
+    """One line of table 1."""
+    found = []
+    for metric in TABLE_METRICS:
+        comparison = cell.comparisons.get(metric.key)
+        found.append(
+            None if comparison is None else {
+                "found": comparison,
+                "agreement": agreement(comparison, metric.paper),
+                "published": cell.published.get(metric.key),
+            }
+        )  # fmt: skip
+    return {"cell": cell, "metrics": found}
+
+
+def _rises(study: StudyResult) -> list[dict[str, Any]]:
+    """One line a metric: in how many comparisons it rises, and by how much on average."""
+    lines = []
+    for metric in METRICS:
+        found = [c.comparisons[metric.key] for c in study.cells if metric.key in c.comparisons]
+        if found:
+            trends = [trend(comparison) for comparison in found]
+            lines.append(
+                {
+                    "metric": metric,
+                    "summary": rise_summary(found),
+                    "rises": trends.count("rises"),
+                    "falls": trends.count("falls"),
+                }
+            )
+    return lines
+
+
+def _statistics(study: StudyResult) -> list[dict[str, Any]]:
+    """One line a cell and metric, p-values corrected over all lines by Holm's method."""
+    lines = [
+        {"cell": cell, "metric": metric, "found": found, "trend": trend(found)}
+        for cell in study.cells
+        for metric, found in measured(cell)
+    ]
+    corrected = holm([line["found"].wilcoxon_p for line in lines])
+    return [line | {"holm": float(p)} for line, p in zip(lines, corrected, strict=True)]
+
+
+def _accuracy(found: Accuracy) -> dict[str, Any]:
+    """A line of table 4, beside the paper's share where it is known."""
+    sides = published.ACCURACIES.get((found.pair, found.dataset))
+    in_paper = None if sides is None else sides[0 if found.side == "base" else 1]
+    return {"found": found, "share": found.right / max(found.total, 1), "published": in_paper}
+
+
+def _cell(cell: CellResult, drawn: Mapping[str, Figure] | None) -> dict[str, Any]:
+    drawn = drawn or cell_figures(cell)
+    return {
+        "cell": cell,
+        "figures": [
+            {"title": figure.title, "text": figure.text, "image": data_uri(drawn[figure.name])}
+            for figure in CELL_FIGURES
+        ],
+        "examples": examples(cell),
+    }
+
+
+def _interval(ends: Interval, scale: str = "number") -> str:
+    """`[1.1, 1.3]`, or nothing where there is no interval; `percent` for shares."""
+    if not all(map(math.isfinite, ends)):
+        return ""
+    written = percent if scale == "percent" else number
+    return f"[{written(ends[0])}, {written(ends[1])}]"
+
+
+def _names(study: StudyResult) -> dict[int, dict[str, list[str]]]:
+    """Names of writers and readers for each number of layers that occurs."""
+    return {
+        layers: {"writers": writer_names(layers), "readers": reader_names(layers)}
+        for layers in sorted({cell.num_layers for cell in study.cells})
+    }
+
+
+def _script_json(data: Any) -> str:
+    """JSON that may stand inside a script element whatever its strings hold."""
+    text = json.dumps(data, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -1,0 +1,53 @@
+"""All that people read of a finished study, made from its saved files: report, tables, figures.
+
+<pair>/report.html, table.md, table.csv
+<pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json
+<pair>/<dataset>/figures/<cell>_*.{png,svg}; of several cells together: <pair>/figures/*.{png,svg}
+"""
+
+from pathlib import Path
+
+from experiments import store
+from experiments.report.exports import write_edges, write_tables
+from experiments.report.figures import cell_figures, write_figures
+from experiments.report.gather import gather
+from experiments.report.page import DRAWN_CELLS, write_page
+from experiments.report.sweep_figures import sweep_figures
+
+
+def write_report(directory: Path) -> Path:
+    """Write everything of one pair.
+
+    Args:
+      directory: <workdir>/<pair>, with manifest.json and finished cells.
+
+    Returns:
+      path of report.html.
+
+    Raises:
+      InputError: a file is missing or broken.
+    """
+    study = gather([directory])
+    manifest = store.read_json(directory / "manifest.json")
+    drawn = {}
+    for name, cell in zip(manifest["cells"], study.cells, strict=True):
+        folder = directory / name
+        write_edges(cell, folder, manifest["models"]["base"]["d_model"])
+        figures = cell_figures(cell)
+        named = {f"{folder.name}_{key}": figure for key, figure in figures.items()}
+        write_figures(named, folder.parent / "figures")
+        if len(drawn) < DRAWN_CELLS:
+            drawn[cell.name] = figures
+    if len(study.cells) > 1:
+        write_figures(sweep_figures(study.cells), directory / "figures")
+    write_tables(study, directory)
+    return write_page(study, directory, drawn)
+
+
+def write_sweep_report(workdir: Path, directories: list[Path]) -> Path:
+    """Write the report and tables over several pairs to `workdir`; returns the report's path."""
+    study = gather(directories)
+    if len(study.cells) > 1:
+        write_figures(sweep_figures(study.cells), workdir / "figures")
+    write_tables(study, workdir)
+    return write_page(study, workdir)

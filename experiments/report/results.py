@@ -1,0 +1,283 @@
+"""What figures, tables and the report are made from: measured cells and the study they belong to.
+
+Plain data, filled from a run directory's files by `gather`. A cell is one (pair, dataset, alpha): two
+stacks of score matrices over the same questions, their rows, and the statistics of their comparison.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from eap_jax.graph import num_layers_of
+from experiments.scoring.selection import Step
+
+Direction = Literal["rises", "falls"]
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metric:
+    """How a statistic is named to readers, and which way the paper saw it go.
+
+    Attributes:
+      key: name in files and of the function in `eap_jax.metrics`.
+      label: full name.
+      short: name in the paper's table.
+      unit: of its values; empty for a pure number.
+      meaning: one plain clause.
+      paper: direction after online RL in the paper.
+    """
+
+    key: str
+    label: str
+    short: str
+    unit: str
+    meaning: str
+    paper: Direction
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        key="activation_intensity",
+        label="Activation intensity",
+        short="Act.Intens.",
+        unit="",
+        meaning="how strongly the parts of the network influence the answer, on average",
+        paper="rises",
+    ),
+    Metric(
+        key="information_complexity",
+        label="Information complexity",
+        short="Info.Complex.",
+        unit="nats",
+        meaning="how varied the strengths of the connections are",
+        paper="rises",
+    ),
+    Metric(
+        key="distribution_kurtosis",
+        label="Distribution kurtosis",
+        short="Dist.Kurt.",
+        unit="",
+        meaning="how much a few extreme connections stand out from the rest",
+        paper="falls",
+    ),
+    Metric(
+        key="sample_diversity",
+        label="Inter-sample diversity",
+        short="Diversity",
+        unit="",
+        meaning="how differently the network is used from one question to the next",
+        paper="rises",
+    ),
+    Metric(
+        key="output_edge_entropy",
+        label="Output-edge entropy",
+        short="Out.Entropy",
+        unit="nats",
+        meaning="how varied the strengths of the connections into the output are",
+        paper="rises",
+    ),
+)
+TABLE_METRICS = METRICS[:3]
+METRIC_BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
+
+
+class Comparison(Protocol):
+    """A paired comparison of one metric, as `experiments.statistics.compare` makes it.
+
+    `relative` is difference / |base|. Intervals are (low, high). p-values and the effect size are
+    NaN where they are not defined.
+    """
+
+    metric: str
+    base: float
+    rl: float
+    difference: float
+    relative: float
+    base_interval: Interval
+    rl_interval: Interval
+    difference_interval: Interval
+    relative_interval: Interval
+    wilcoxon_p: float
+    sign_p: float
+    effect_size: float
+    samples: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """One measured cell.
+
+    Attributes:
+      pair: key of the pair.
+      dataset: name of the question set.
+      alpha: counted share of the mean answer length.
+      variant: other settings of the selection that are not the published ones, as text.
+      base_nWR, rl_nWR: scores [n, W, 4L+1], float, finite; same question at the same place.
+      rows: the n selected rows in that order: question, idx, gt and
+        {side}_prompt_tokens, {side}_answer_tokens.
+      t_cut: counted answer tokens.
+      funnel: rows left at each step of the selection and why.
+      base_losses_n, rl_losses_n: loss of each sample in nats a token, or None.
+      comparisons: by metric key; a metric that was not measured is absent.
+      edge_low_WR, edge_high_WR: 95 % interval of each edge's mean difference, or None.
+      published: values of the paper for this cell, (base, rl) by metric key.
+      decode: token ids to text, or None where no tokenizer is at hand.
+
+    Raises:
+      ValueError: shapes do not fit together, or a score is not finite.
+    """
+
+    pair: str
+    dataset: str
+    alpha: float
+    base_nWR: np.ndarray
+    rl_nWR: np.ndarray
+    rows: Sequence[Mapping[str, Any]]
+    t_cut: int
+    funnel: Sequence[Step]
+    comparisons: Mapping[str, Comparison]
+    base_losses_n: np.ndarray | None = None
+    rl_losses_n: np.ndarray | None = None
+    edge_low_WR: np.ndarray | None = None
+    edge_high_WR: np.ndarray | None = None
+    published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    decode: Callable[[Sequence[int]], str] | None = None
+    variant: str = ""
+
+    def __post_init__(self):
+        shape = self.base_nWR.shape
+        if len(shape) != 3 or self.rl_nWR.shape != shape or len(self.rows) != shape[0]:
+            raise ValueError(
+                f"{self.name}: expected one row and two matrices a sample, found {len(self.rows)} "
+                f"rows, base {shape} and rl {self.rl_nWR.shape}"
+            )
+        num_layers_of(*shape[1:])
+        if not (np.isfinite(self.base_nWR).all() and np.isfinite(self.rl_nWR).all()):
+            raise ValueError(f"{self.name}: expected finite scores, found a NaN or an infinity")
+        if (self.edge_low_WR is None) != (self.edge_high_WR is None):
+            raise ValueError(f"{self.name}: an edge interval has two ends, found one")
+        for ends_WR in (self.edge_low_WR, self.edge_high_WR):
+            if ends_WR is not None and ends_WR.shape != shape[1:]:
+                raise ValueError(
+                    f"{self.name}: edge intervals: expected {shape[1:]}, found {ends_WR.shape}"
+                )
+        for losses_n in (self.base_losses_n, self.rl_losses_n):
+            if losses_n is not None and len(losses_n) != shape[0]:
+                raise ValueError(f"{self.name}: losses: expected {shape[0]}, found {len(losses_n)}")
+
+    @property
+    def name(self) -> str:
+        """`pair, dataset, alpha 0.1, delta 0.4`: how the cell is named to readers."""
+        return f"{self.pair}, {self.dataset}, alpha {self.choice}"
+
+    @property
+    def choice(self) -> str:
+        """`0.1`, or `0.1, delta 0.4`: alpha and what else is unusual of the selection."""
+        return f"{self.alpha:g}, {self.variant}" if self.variant else f"{self.alpha:g}"
+
+    @property
+    def num_layers(self) -> int:
+        """L."""
+        return num_layers_of(*self.base_nWR.shape[1:])
+
+    @property
+    def num_samples(self) -> int:
+        """n."""
+        return len(self.base_nWR)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairInfo:
+    """Who is compared: names or paths of the two models and how the second was made."""
+
+    key: str
+    base: str
+    rl: str
+    method: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HealthFigure:
+    """One check of the run itself.
+
+    Attributes:
+      name, value: what was measured and its value, as text.
+      expected: what a sound run shows, in words.
+      sound: whether it does; None where there is no bar.
+    """
+
+    name: str
+    value: str
+    expected: str
+    sound: bool | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """Share of right answers of one model on one question set (the paper's table 4)."""
+
+    pair: str
+    dataset: str
+    side: Literal["base", "rl"]
+    right: int
+    total: int
+    interval: Interval
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """What a free choice does to a metric.
+
+    Attributes:
+      cell: name of the cell.
+      metric: key of the metric.
+      choice: the setting, as text: `50 bins`, `one range for both`, `25 samples`.
+      base, rl: the metric's values under it.
+    """
+
+    cell: str
+    metric: str
+    choice: str
+    base: float
+    rl: float
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """Everything the report of a study shows.
+
+    Attributes:
+      pairs: the compared models, by key.
+      cells: measured cells, in the order in which they are shown.
+      command: what the user typed.
+      versions: of the packages and the project, by name.
+      hashes: of checkpoints and inputs, by name.
+      settings: further facts of the run (device, numerics, time, ...), by name.
+      health: checks of the run.
+      accuracies: of the models, where answers were graded.
+      sensitivities: of the metrics to free choices, where measured.
+
+    Raises:
+      ValueError: there is no cell, or a cell's pair is not described.
+    """
+
+    pairs: Sequence[PairInfo]
+    cells: Sequence[CellResult]
+    command: str
+    versions: Mapping[str, str]
+    hashes: Mapping[str, str]
+    settings: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    health: Sequence[HealthFigure] = ()
+    accuracies: Sequence[Accuracy] = ()
+    sensitivities: Sequence[Sensitivity] = ()
+
+    def __post_init__(self):
+        if not self.cells:
+            raise ValueError("study: expected at least one cell, found none")
+        known = {pair.key for pair in self.pairs}
+        for cell in self.cells:
+            if cell.pair not in known:
+                raise ValueError(f"study: {cell.name}: expected one of the pairs {sorted(known)}")

@@ -1,0 +1,115 @@
+"""Figures that compare cells: figures 3a and 3b of the paper, and every metric against alpha."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
+from experiments.report.results import METRIC_BY_KEY, METRICS, CellResult
+from experiments.statistics.across_cells import rise_summary
+from experiments.statistics.trend import trend
+
+
+def change_summary(cells: Sequence[CellResult], metric: str) -> str:
+    """`rises in 95 % of 41 cells, by 7.6 % on average`: how the paper sums up figure 3a.
+
+    The average is over all cells, those in which the metric falls included; cells in which it is
+    not defined are left out.
+    """
+    found = [cell.comparisons[metric] for cell in cells if metric in cell.comparisons]
+    summary = rise_summary(found)
+    if not summary.cells:
+        return "not defined in any cell"
+    if summary.cells == 1:
+        change = summary.mean_change
+        word = "rises" if change > 0 else "falls" if change < 0 else "stays"
+        return f"{word} in the one cell, by {100 * abs(change):.1f} %"
+    return (
+        f"rises in {100 * summary.share:.0f} % of {summary.cells} cells, by "
+        f"{100 * summary.mean_change:+.1f} % on average"
+    )
+
+
+@styled
+def change_figure(cells: Sequence[CellResult], metric: str) -> Figure:
+    """Relative change of one metric in every cell, with its 95 % interval (figures 3a and 3b)."""
+    shown = [cell for cell in cells if metric in cell.comparisons]
+    figure = new_figure(8.6, 1.3 + 0.24 * max(len(shown), 2))
+    axes = figure.subplots()
+    for height, cell in enumerate(shown):
+        found = cell.comparisons[metric]
+        if not math.isfinite(found.relative):
+            axes.text(0, height, " not defined", va="center", fontsize=8, color="#555555")
+            continue
+        colour = RL_COLOUR if found.relative > 0 else BASE_COLOUR
+        clear = trend(found) != "unclear"
+        axes.barh(
+            height, found.relative, height=0.62, color=colour, alpha=0.85 if clear else 0.35,
+            hatch=None if clear else "////", edgecolor=colour, linewidth=0.6,
+        )  # fmt: skip
+        if all(map(math.isfinite, found.relative_interval)):
+            axes.plot(found.relative_interval, [height] * 2, color="black", linewidth=1.1)
+    axes.axvline(0, color="black", linewidth=0.8)
+    names = [plain(f"{cell.pair}  {cell.dataset}  {cell.choice}") for cell in shown]
+    axes.set_yticks(range(len(shown)), names, fontsize=7.5)
+    axes.set_ylim(max(len(shown), 2) - 0.4, -0.6)
+    axes.xaxis.set_major_formatter(PercentFormatter(1.0))
+    label = METRIC_BY_KEY[metric].label.lower()
+    axes.set_xlabel(f"change of {label}, rl against base (pale: unclear)")
+    axes.set_title(f"{METRIC_BY_KEY[metric].label} {change_summary(cells, metric)}")
+    return figure
+
+
+@styled
+def alpha_figure(cells: Sequence[CellResult]) -> Figure:
+    """Every metric of both sides against alpha, one row of panels a pair, dataset and variant.
+
+    Alphas are spaced evenly: published ones span a factor of 17.
+    """
+    groups: dict[tuple[str, ...], list[CellResult]] = {}
+    for cell in cells:
+        names = (cell.pair, cell.dataset, *cell.variant.split(", "))
+        groups.setdefault(tuple(filter(None, names)), []).append(cell)
+    figure = new_figure(12.5, 0.5 + 2.3 * len(groups))
+    panels = figure.subplots(len(groups), len(METRICS), squeeze=False)
+    for row, (names, group) in zip(panels, groups.items(), strict=True):
+        group = sorted(group, key=lambda cell: cell.alpha)
+        places = np.arange(len(group))
+        for axes, metric in zip(row, METRICS, strict=True):
+            for side, colour, marker, shift in (
+                ("base", BASE_COLOUR, "o", -0.06),
+                ("rl", RL_COLOUR, "D", 0.06),
+            ):
+                found = [cell.comparisons.get(metric.key) for cell in group]
+                known = [i for i, item in enumerate(found) if item is not None]
+                values = np.array([getattr(found[i], side) for i in known])
+                ends = np.array([getattr(found[i], f"{side}_interval") for i in known])
+                if known:
+                    axes.vlines(places[known] + shift, ends[:, 0], ends[:, 1], color=colour)
+                    axes.plot(
+                        places[known] + shift, values, marker, linestyle="-", color=colour,
+                        markersize=4, linewidth=1, label=side,
+                    )  # fmt: skip
+            axes.set_xticks(places, [f"{cell.alpha:g}" for cell in group])
+            axes.set_xlim(-0.5, len(group) - 0.5)
+            axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 4))
+            axes.set_xlabel("alpha", labelpad=1)
+            unit = f" ({metric.unit})" if metric.unit else ""
+            axes.set_title(f"{metric.label}{unit}", fontsize=8.5, pad=14)
+        row[0].set_ylabel(plain("\n".join(names)))
+    handles, labels = panels[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside upper right", ncols=2)
+    return figure
+
+
+def sweep_figures(cells: Sequence[CellResult]) -> dict[str, Figure]:
+    """All figures over cells, by file name."""
+    return {
+        "figure_3a_diversity": change_figure(cells, "sample_diversity"),
+        "figure_3b_output_entropy": change_figure(cells, "output_edge_entropy"),
+        "metrics_against_alpha": alpha_figure(cells),
+    }

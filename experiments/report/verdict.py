@@ -1,0 +1,204 @@
+"""What a study found, in plain words beside what the paper reports.
+
+The paper's three signs of online RL: activation intensity rises, information complexity rises,
+kurtosis falls. A sign shows in a cell where `trend.trend` is the paper's direction, and in a pair
+where it shows in more than half of the pair's cells.
+"""
+
+import dataclasses
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from experiments.report.formats import number, percent
+from experiments.report.results import (
+    METRICS,
+    TABLE_METRICS,
+    CellResult,
+    Comparison,
+    Direction,
+    Metric,
+    PairInfo,
+    Sensitivity,
+    StudyResult,
+)
+from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE
+from experiments.statistics.trend import disputed, trend
+
+Status = Literal["as in the paper", "opposite to the paper", "no clear change", "mixed"]
+_FEW_QUESTIONS = 30
+# Of fewer pairs, a two-sided signed-rank test never reaches p < 0.05: its smallest is 2 / 2^n.
+_TESTABLE = 6
+_CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One metric of one pair: how it compares with the paper, and the numbers in a sentence."""
+
+    metric: Metric
+    status: Status
+    text: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PairVerdict:
+    """One pair: the headline, a finding a metric, and what to keep in mind."""
+
+    pair: PairInfo
+    headline: str
+    findings: tuple[Finding, ...]
+    cautions: tuple[str, ...]
+
+
+def verdicts(study: StudyResult) -> list[PairVerdict]:
+    """One verdict a pair that has cells, in the study's order."""
+    found = []
+    for pair in study.pairs:
+        cells = [cell for cell in study.cells if cell.pair == pair.key]
+        if cells:
+            findings = tuple(
+                _finding(
+                    metric,
+                    [c.comparisons[metric.key] for c in cells if metric.key in c.comparisons],
+                )
+                for metric in METRICS
+                if any(metric.key in cell.comparisons for cell in cells)
+            )
+            found.append(
+                PairVerdict(
+                    pair=pair,
+                    headline=_headline(
+                        pair.method,
+                        findings,
+                        [found.samples for cell in cells for found in cell.comparisons.values()],
+                        several=len(cells) > 1,
+                    ),
+                    findings=findings,
+                    cautions=tuple(_cautions(study, cells)),
+                )
+            )
+    return found
+
+
+def agreement(comparison: Comparison, direction: Direction) -> Status:
+    """How one cell's comparison stands to the paper's direction."""
+    seen = trend(comparison)
+    if seen == "unclear":
+        return "no clear change"
+    return "as in the paper" if seen == direction else "opposite to the paper"
+
+
+def is_online(method: str) -> bool | None:
+    """Whether a training method samples from the model while it trains; None if not known."""
+    words = method.lower()
+    if any(word in words for word in ("online", "iterative", "grpo", "ppo", "reinforce", "rlvr")):
+        return True
+    return False if any(word in words for word in ("dpo", "sft", "fine-tun")) else None
+
+
+def _finding(metric: Metric, comparisons: Sequence[Comparison]) -> Finding:
+    seen = Counter(agreement(comparison, metric.paper) for comparison in comparisons)
+    total = len(comparisons)
+    status = next((name for name, count in seen.items() if 2 * count > total), "mixed")
+    return Finding(metric=metric, status=status, text=_sentence(comparisons))
+
+
+def _sentence(comparisons: Sequence[Comparison]) -> str:
+    if len(comparisons) == 1:
+        (only,) = comparisons
+        if not math.isfinite(only.relative):
+            return "is not defined here"
+        low, high = only.difference_interval
+        known = math.isfinite(low) and math.isfinite(high)
+        spread = f"95 % interval {number(low)} to {number(high)}" if known else "no interval"
+        text = (
+            f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
+            f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
+        )
+        if disputed(only):
+            way = "falls" if only.effect_size < 0 else "rises"
+            text += f", but question by question it {way} (signed-rank p {number(only.wilcoxon_p)})"
+        return text
+    seen = Counter(trend(comparison) for comparison in comparisons)
+    parts = [
+        f"{_CHANGE[name]} in {seen[name]}" for name in ("rises", "falls", "unclear") if seen[name]
+    ]
+    changes = [c.relative for c in comparisons if math.isfinite(c.relative)]
+    average = f"; {percent(float(np.mean(changes)))} % on average" if changes else ""
+    return f"{', '.join(parts)} of {len(comparisons)} comparisons{average}"
+
+
+def _headline(
+    method: str, findings: Sequence[Finding], samples: Sequence[int], *, several: bool
+) -> str:
+    signs = [finding for finding in findings if finding.metric in TABLE_METRICS]
+    shown = sum(finding.status == "as in the paper" for finding in signs)
+    against = sum(finding.status == "opposite to the paper" for finding in signs)
+    total = len(signs)
+    if total == 0:
+        return "The paper's three signs were not measured."
+    most = max(samples)
+    if most < _TESTABLE:
+        return (
+            f"Too few questions to say: {most}, and no test of fewer than {_TESTABLE} can decide."
+        )
+    count = f"{shown or 'none'} of the paper's {total} signs of online RL"
+    count += " shows " if shown == 1 else " show "
+    count += "in most comparisons" if several else "here"
+    online = is_online(method)
+    if online is None:
+        known = "post-training" if method == "not stated" else method
+        return f"After {known}, {count}."
+    if online:
+        if shown == total:
+            return (
+                f"Yes: after {method} the model's inner circuits work more strongly and more "
+                "diversely, as the paper reports for online RL."
+            )
+        if shown:
+            return f"Partly: after {method}, {count}."
+        if against == total:
+            return f"No: after {method} the circuits change the opposite way to the paper's."
+        return f"No: after {method}, {count}."
+    if shown == total:
+        return (
+            f"All {total} signs that the paper reports for online RL show here, although {method} "
+            "does not train on the model's own fresh answers."
+        )
+    return (
+        f"After {method}, {count}. The paper expects weak or inconsistent signs from training "
+        "that is not online."
+    )
+
+
+def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
+    found = []
+    fewest = min(cell.num_samples for cell in cells)
+    if fewest < _FEW_QUESTIONS:
+        noun = "question" if fewest == 1 else "questions"
+        found.append(f"Only {fewest} {noun} in the smallest comparison: intervals are rough.")
+    names = [cell.name for cell in cells]
+    if turned := [name for name in names if _range_decides(study.sensitivities, name)]:
+        where = "" if len(names) == 1 else f" in {len(turned)} of {len(names)} comparisons"
+        found.append(
+            "The sign of information complexity depends on its histogram's range"
+            f"{where}: each side's own, as published, or one for both; see How much the free "
+            "choices matter."
+        )
+    if any(check.sound is False for check in study.health):
+        found.append("A check of the run's soundness failed; see Health before you trust the rest.")
+    return found
+
+
+def _range_decides(sensitivities: Sequence[Sensitivity], cell: str) -> bool:
+    """Whether complexity rises with one choice of the histogram's range and falls with the other."""
+    changes = [
+        row.rl - row.base
+        for row in sensitivities
+        if row.cell == cell and row.choice in (OWN_RANGE, ONE_RANGE)
+    ]
+    return len(changes) == 2 and changes[0] * changes[1] < 0

@@ -1,0 +1,122 @@
+"""The rows of a dataset: from a published-format file, from imported answers, or generated here."""
+
+import dataclasses
+import hashlib
+import json
+
+from eap_jax.generation import Sampling
+from experiments import store
+from experiments.errors import InputError
+from experiments.responses import generated
+from experiments.responses.generated import Answer
+from experiments.responses.imported import import_answers, pair_answers
+from experiments.responses.published_format import (
+    Row,
+    check_vocabulary,
+    format_rows,
+    read_rows,
+    row_of,
+)
+from experiments.responses.questions import load_questions
+from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.study.opened import OpenStudy, Say
+from experiments.study.pairs import SIDES, Side
+
+
+def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
+    """Questions of a dataset that both models answered correctly, saved as all_correct.jsonl.
+
+    Raises:
+      InputError: a file is broken or belongs to another study; nothing is overwritten.
+    """
+    study = opened.study
+    path = study.directory / dataset / "all_correct.jsonl"
+    if study.responses is not None:
+        rows, origin = read_rows(study.responses), study.responses
+    else:
+        given = _imported(opened, dataset) if study.imported else _generated(opened, dataset)
+        for side in SIDES:
+            right = sum(answer.score for answer in given[side])
+            total = len(given[side])
+            say(f"{dataset}, {side}: {right} of {total} answers right ({right / total:.1%})")
+        rows = [row_of(fields) for fields in generated.both_right(given["base"], given["rl"])]
+        origin = dataset
+    for side in SIDES:
+        check_vocabulary(rows, side, opened.configs[side].vocab_size, origin)
+    text = format_rows(rows)
+    if not path.exists():
+        store.write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        raise InputError(f"{path}: holds other responses; choose another --workdir")
+    return rows
+
+
+def _imported(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
+    """Each side's answers from another program's files, saved as if they were generated here."""
+    study, directory = opened.study, opened.study.directory / dataset
+    found = {
+        side: import_answers(
+            path, tokenizer=load_tokenizer(opened.checkpoints[side]), prompt=study.pair.prompt
+        )
+        for side, path in study.imported.items()
+    }
+    given = pair_answers(found["base"], found["rl"], study.imported)
+    saved = {side: generated.format_answers(given[side]) for side in SIDES}
+    digests = {side: _digest(text) for side, text in saved.items()}
+    store.claim(directory / "answers.json", {"imported": digests})
+    for side, text in saved.items():
+        store.write_text(directory / f"responses_{side}.jsonl", text)
+    return given
+
+
+def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
+    """Each side's answers, generated and graded unless they are saved."""
+    study, directory = opened.study, opened.study.directory / dataset
+    source = study.questions
+    questions = load_questions(
+        dataset,
+        data_dir=source.data_dir,
+        file=source.file,
+        question_field=source.question_field,
+        answer_field=source.answer_field,
+    )[: source.limit]
+    stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}
+    paths = {side: directory / f"responses_{side}.jsonl" for side in SIDES}
+    saved = {side: generated.read_answers(path) for side, path in paths.items()}
+    if not any(saved.values()):
+        # A run that failed before its first answer binds nobody to its settings.
+        (directory / "answers.json").unlink(missing_ok=True)
+    store.claim(
+        directory / "answers.json",
+        {
+            "checkpoints": opened.hashes,
+            "prompt": study.pair.prompt,
+            "max_new_tokens": study.pair.max_new_tokens,
+            "stop_tokens": stops,
+            "numerics": study.numerics,
+            "questions": {
+                "number": len(questions),
+                "sha256": _digest(json.dumps([dataclasses.astuple(q) for q in questions])),
+            },
+        },
+    )
+    given = {}
+    for side in SIDES:
+        if {question.idx for question in questions} <= {answer.idx for answer in saved[side]}:
+            given[side] = generated.select_answers(saved[side], questions)
+            continue
+        given[side] = generated.answer_questions(
+            opened.load(side),
+            load_tokenizer(opened.checkpoints[side]),
+            questions,
+            study.pair.prompt,
+            sampling=Sampling(max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]),
+            path=paths[side],
+            batch_size=study.batch_answers,
+            description=f"{dataset} {side}: answer",
+        )
+    return given
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

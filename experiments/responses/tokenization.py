@@ -1,0 +1,87 @@
+"""What a checkpoint's folder says of text: its tokenizer, its stop tokens, a question's prompt."""
+
+from pathlib import Path
+
+from transformers import AutoTokenizer
+
+from experiments import store
+from experiments.errors import InputError
+from experiments.responses.questions import Question
+from experiments.study.pairs import CHAT
+
+
+def load_tokenizer(checkpoint: Path):
+    """The tokenizer that lies in a checkpoint's folder.
+
+    Raises:
+      InputError: there is none, or it is broken.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+    # Errors of json, of a missing key, of Rust: transformers promises no common base.
+    except Exception as error:
+        found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        raise InputError(f"{checkpoint}: expected a tokenizer, found {found}") from None
+
+
+def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
+    """End-of-sequence ids from generation_config.json or config.json.
+
+    Raises:
+      InputError: neither names one, or a file is broken.
+    """
+    for name in ("generation_config.json", "config.json"):
+        path = checkpoint / name
+        if not path.exists():
+            continue
+        fields = store.read_json(path)
+        if not isinstance(fields, dict):
+            raise InputError(f"{path}: expected a JSON object, found {type(fields).__name__}")
+        stop = fields.get("eos_token_id")
+        if stop is not None:
+            stops = stop if isinstance(stop, list) else [stop]
+            if not all(type(token) is int and token >= 0 for token in stops):
+                raise InputError(f"{path}: eos_token_id: expected token ids, found {stop!r:.40}")
+            return tuple(stops)
+    raise InputError(f"{checkpoint}: config.json: expected eos_token_id, found none")
+
+
+def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
+    """Token ids of a question's prompt, with the special tokens that the tokenizer adds.
+
+    Args:
+      tokenizer: of the model.
+      prompt: text with the place `{question}`, or `pairs.CHAT` for the tokenizer's chat template.
+      question: what is asked.
+
+    Raises:
+      InputError: the tokenizer has no chat template, or does not know a word of the text.
+    """
+    if prompt == CHAT:
+        if tokenizer.chat_template is None:
+            raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
+        messages = [{"role": "user", "content": question.question}]
+        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        encoded = tokenizer(text, add_special_tokens=False)  # the template has them
+    else:
+        text = prompt.replace("{question}", question.question)
+        encoded = tokenizer(text)
+    tokens, unknown = encoded["input_ids"], tokenizer.unk_token_id
+    if not tokens or (
+        unknown is not None and unknown in tokens and tokenizer.unk_token not in text
+    ):
+        raise InputError(
+            f"question {question.idx}: expected a prompt that the tokenizer knows, found "
+            f"{_unknown_part(encoded, text, unknown)}in {text[:60]!r}; --prompt gives another"
+        )
+    return tokens
+
+
+def _unknown_part(encoded, text: str, unknown: int | None) -> str:
+    """The first unknown word, where the tokenizer tells its place."""
+    if not encoded["input_ids"]:
+        return "no token "
+    if not encoded.is_fast:
+        return "an unknown word "
+    place = encoded.token_to_chars(encoded["input_ids"].index(unknown))
+    return f"{text[place.start : place.end]!r} "

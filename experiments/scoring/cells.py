@@ -1,0 +1,124 @@
+"""One cell of a study, a dataset and a selection rule: what counts, and both sides' scores."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from converters.stored import StoredWeights
+from experiments import store
+from experiments.responses.published_format import Row
+from experiments.scoring.distributed import agreed
+from experiments.scoring.score import score_streamed, score_texts
+from experiments.scoring.selection import Selection, select, truncate
+from experiments.study.numerics import weight_dtype
+from experiments.study.opened import OpenStudy, Say
+from experiments.study.pairs import Side
+from experiments.study.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Cell:
+    """One dataset and rule: the rows that count and where the results go."""
+
+    dataset: str
+    rule: Rule
+    selection: Selection
+    directory: Path
+
+    @property
+    def name(self) -> str:
+        """How the cell is named to the user."""
+        return cell_name(self.dataset, self.rule)
+
+    @property
+    def group(self) -> str:
+        """Cells of one group differ in alpha only: the same rows in the same order."""
+        return self.dataset + _suffix(self.rule)
+
+
+def cell_name(dataset: str, rule: Rule) -> str:
+    """`gsm8k, alpha 0.3`, with every setting that is not the published one."""
+    return ", ".join(filter(None, [dataset, f"alpha {rule.alpha:g}", rule.variant]))
+
+
+def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say: Say) -> Cell:
+    """Select a cell's rows and claim its directory.
+
+    Raises:
+      InputError: no row is left, or the directory holds results of other settings.
+    """
+    selection = select(rows, rule)
+    funnel = ", ".join(f"{step.name} {step.rows}" for step in selection.steps)
+    say(f"{cell_name(dataset, rule)}: {funnel}; {selection.cut} answer tokens counted")
+    directory = store.cell_directory(opened.study.directory / dataset, rule.alpha, _suffix(rule))
+    settings: dict[str, Any] = {
+        "rule": dataclasses.asdict(rule),
+        "numerics": opened.study.numerics,
+        "checkpoints": opened.hashes,
+        "rows": [row.fields.get("idx") for row in selection.rows],
+        "cut": selection.cut,
+    }
+    store.claim(directory / "cell.json", settings)
+    return Cell(dataset=dataset, rule=rule, selection=selection, directory=directory)
+
+
+def results_path(opened: OpenStudy, cell: Cell, side: Side) -> Path:
+    """The cell's score file of one side."""
+    return store.results_path(
+        cell.directory, opened.study.pair.series, cell.dataset, side, cell.rule.alpha
+    )
+
+
+def is_scored(opened: OpenStudy, cell: Cell, side: Side) -> bool:
+    """Whether one side of a cell is done; its scores are written last."""
+    return results_path(opened, cell, side).exists()
+
+
+def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
+    """Attribute all edges on one side's counted texts and save the scores that are not saved yet.
+
+    Args:
+      opened: the study.
+      cells: of one group, so their texts are prefixes of one another and share the forward pass.
+      side: whose model and texts.
+    """
+    missing = {cell.directory for cell in cells if not agreed(is_scored(opened, cell, side))}
+    if not missing:
+        return
+    # All cells are scored again, saved or not: with other cuts beside it a cell would round
+    # differently, and a killed run would not end with the arrays of a whole one.
+    longest = max(cells, key=lambda cell: cell.selection.cut)
+    texts = [truncate(row, side, longest.selection.cut) for row in longest.selection.rows]
+    study = opened.study
+    common = {
+        "cuts": tuple(cell.selection.cut for cell in cells),
+        "numerics": study.numerics,
+        "batch_tokens": study.batch_tokens,
+        "description": f"{longest.name}, {side}: attribute",
+    }
+    if study.stream_bytes is None:
+        found = score_texts(opened.load(side), texts, mesh=opened.mesh, **common)
+    else:
+        dtype = weight_dtype(study.numerics)
+        with StoredWeights(opened.checkpoints[side], dtype=dtype) as weights:
+            found = score_streamed(weights, texts, kept_bytes=study.stream_bytes, **common)
+    for cell, scores in zip(cells, found, strict=True):
+        if cell.directory not in missing:
+            continue
+        store.write_json(
+            cell.directory / f"losses_{side}.json",
+            {"health": scores.health, "losses": [float(x) for x in scores.losses_n]},
+        )
+        store.write_results(results_path(opened, cell, side), scores.scores_nWR)
+
+
+def groups(cells: list[Cell]) -> list[list[Cell]]:
+    """Cells by `Cell.group`, in order."""
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.group, []).append(cell)
+    return list(found.values())
+
+
+def _suffix(rule: Rule) -> str:
+    return "".join(f"_{name}{value}" for name, value in rule.unusual)

@@ -1,0 +1,113 @@
+"""Studentised bootstrap intervals over questions.
+
+Every resample has its value and, from the questions' influences on it, a standard error of its own.
+The spread of |resampled value - value| / error says how many errors an interval must reach to both
+sides (symmetric bootstrap-t). Entropies are corrected for their bias, so their intervals lie around
+a somewhat higher value than the plain one.
+
+Chosen by simulated studies with heavy-tailed scores, of 100 questions and of 30. Percentile and BCa
+intervals at 95 % covered the true output-edge entropy in 71 to 93 % (a sample's entropy lies too
+low, a resample's lower still); intervals of equal tails missed skewed differences at n = 30.
+
+Axes: B sets of weights (the first one is the sample itself), n questions, E numbers a question.
+"""
+
+import numpy as np
+import scipy.stats
+
+from experiments.statistics.functionals import Resampled
+
+# A smaller share of the numbers that a value is made of is rounding in float64.
+ROUNDING = 1e-12
+# With fewer questions hardly a resample has a standard error of use.
+_FEWEST_FOR_BOOTSTRAP = 5
+
+
+def draw_weights(samples: int, resamples: int, seed: int) -> np.ndarray:
+    """How often each question counts: [1 + resamples, n] float64, first the sample as it is."""
+    draw = np.random.default_rng(seed)
+    drawn_Bn = draw.multinomial(samples, np.full(samples, 1 / samples), size=resamples)
+    return np.concatenate([np.ones((1, samples)), drawn_Bn])
+
+
+def interval(
+    resampled: Resampled, weights_Bn: np.ndarray, *, confidence: float
+) -> tuple[float, float]:
+    """Studentised bootstrap interval of a statistic.
+
+    Args:
+      resampled: the statistic under `weights_Bn`, the sample itself first.
+      weights_Bn: see `draw_weights`.
+      confidence: chance to cover the true value.
+
+    Returns:
+      (low, high): NaN where the statistic or its standard error is not defined (always for one
+      question); the value itself, twice, where no question differs from another. Below 5 questions
+      quantiles are Student's.
+    """
+    samples = weights_Bn.shape[1]
+    values_B = resampled.corrected_B
+    value = float(values_B[0])
+    if samples < 2 or not np.isfinite(value):
+        return (np.nan, np.nan)
+    squares_B = (weights_Bn * resampled.influences_Bn**2).sum(axis=1)
+    errors_B = np.sqrt(squares_B / (samples * (samples - 1)))
+    rounding = ROUNDING * resampled.size
+    if not np.isfinite(errors_B[0]):
+        return (np.nan, np.nan)
+    if errors_B[0] <= rounding:
+        # A difference that is rounding must not exclude zero.
+        return (min(value, 0.0), max(value, 0.0)) if abs(value) <= rounding else (value, value)
+    if samples < _FEWEST_FOR_BOOTSTRAP:
+        reach = scipy.stats.t.ppf((1 + confidence) / 2, samples - 1)
+    else:
+        # A few equal questions: no spread, no standard error.
+        usable_B = np.isfinite(values_B) & (errors_B > rounding)
+        usable_B[0] = False
+        if not usable_B.any():
+            return (np.nan, np.nan)
+        reach = np.quantile(np.abs(values_B[usable_B] - value) / errors_B[usable_B], confidence)
+    return (float(value - reach * errors_B[0]), float(value + reach * errors_B[0]))
+
+
+def mean_intervals(
+    values_nE: np.ndarray, weights_Bn: np.ndarray, *, confidence: float, chunk: int = 512
+) -> tuple[np.ndarray, np.ndarray]:
+    """Intervals of many means at once; each equals that of `Mean`.
+
+    Args:
+      values_nE: E numbers a question, at least 2 questions.
+      weights_Bn: see `draw_weights`.
+      confidence: chance of each interval on its own to cover its true mean.
+      chunk: columns done at a time; bounds the memory.
+
+    Returns:
+      (low_E, high_E); the mean itself, twice, in a column of equal numbers.
+    """
+    samples, columns = values_nE.shape
+    resampled_bn = weights_Bn[1:]
+    mean_E = values_nE.mean(axis=0)
+    centred_nE = values_nE - mean_E
+    error_E = np.sqrt((centred_nE**2).sum(axis=0) / (samples * (samples - 1)))
+    rounding_E = ROUNDING * np.abs(values_nE).max(axis=0)
+    reach_E = np.zeros(columns)
+    varied_E = np.flatnonzero(error_E > rounding_E)
+    if samples < _FEWEST_FOR_BOOTSTRAP:
+        reach_E[varied_E] = scipy.stats.t.ppf((1 + confidence) / 2, samples - 1)
+        varied_E = varied_E[:0]
+    for start in range(0, len(varied_E), chunk):
+        part_E = varied_E[start : start + chunk]
+        # Edges first: a quantile is taken over neighbours in memory.
+        values_En = centred_nE[:, part_E].T
+        shift_Eb = values_En @ resampled_bn.T / samples
+        spread_Eb = values_En**2 @ resampled_bn.T / samples - shift_Eb**2
+        errors_Eb = np.sqrt(np.maximum(spread_Eb, 0) / (samples - 1))
+        # Questions drawn with the same numbers leave rounding of the squares, hence its root.
+        usable_Eb = errors_Eb > np.sqrt(ROUNDING) * error_E[part_E, None]
+        steps_Eb = np.full_like(shift_Eb, np.nan)
+        np.divide(np.abs(shift_Eb), errors_Eb, out=steps_Eb, where=usable_Eb)
+        if usable_Eb.all():
+            reach_E[part_E] = np.quantile(steps_Eb, confidence, axis=1, overwrite_input=True)
+        else:
+            reach_E[part_E] = np.nanquantile(steps_Eb, confidence, axis=1)
+    return mean_E - reach_E * error_E, mean_E + reach_E * error_E

@@ -1,0 +1,104 @@
+"""The study of one pair: its settings, what is checked before any work, and its models.
+
+    questions -> responses -> rows both got right -> selection -> scores -> metrics -> report
+
+rows.py, cells.py and measures.py are the stages; grid.py runs them for one pair or many. Every stage
+reads and writes the files of store.py and is skipped where its file exists, so a killed run
+continues where it stopped, and any stage can be replaced by another program's file.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+
+from converters.hf_config import read_config
+from converters.load import Checkpoint, checkpoint_hash, load_checkpoint
+from eap_jax.config import ModelConfig
+from eap_jax.graph import num_edges
+from eap_jax.sharding import make_mesh, parameter_shardings
+from experiments.errors import InputError
+from experiments.study.hub import local_checkpoint
+from experiments.study.numerics import use_numerics, weight_dtype
+from experiments.study.pairs import SIDES, Side
+from experiments.study.settings import Study
+
+Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OpenStudy:
+    """A study whose models were found and fit each other.
+
+    Attributes:
+      study: the settings.
+      checkpoints: local directory of each side.
+      configs: shape of each side.
+      hashes: SHA-256 of each side's checkpoint.
+      mesh: devices.
+    """
+
+    study: Study
+    checkpoints: dict[Side, Path]
+    configs: dict[Side, ModelConfig]
+    hashes: dict[Side, str]
+    mesh: jax.sharding.Mesh
+    _loaded: dict[Side, Checkpoint] = dataclasses.field(default_factory=dict, repr=False)
+
+    @property
+    def device(self) -> str:
+        """Number and kind of the devices."""
+        return f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
+
+    def load(self, side: Side) -> Checkpoint:
+        """A side's model on the mesh; one side is in memory at a time."""
+        if side not in self._loaded:
+            self._loaded.clear()  # frees the other side's weights first
+            self._loaded[side] = load_checkpoint(
+                self.checkpoints[side],
+                dtype=weight_dtype(self.study.numerics),
+                shardings=parameter_shardings(self.configs[side], self.mesh),
+            )
+        return self._loaded[side]
+
+
+def open_study(study: Study, say: Say) -> OpenStudy:
+    """Find and check the models.
+
+    Args:
+      study: the settings.
+      say: receives one line for each fact that a user should see.
+
+    Raises:
+      InputError, CheckpointError: a model is missing, is not supported, or does not fit the other.
+    """
+    use_numerics(study.numerics)
+    names = {"base": study.pair.base, "rl": study.pair.rl}
+    checkpoints = {side: local_checkpoint(names[side], side) for side in SIDES}
+    configs = {side: read_config(checkpoints[side]) for side in SIDES}
+    for field in ("num_layers", "vocab_size"):
+        base, rl = (getattr(configs[side], field) for side in SIDES)
+        if base != rl:
+            raise InputError(
+                f"{study.pair.rl}: {field}: expected {base} as in {study.pair.base}, found {rl}; "
+                "the two models have different graphs or vocabularies and cannot be compared"
+            )
+    try:
+        mesh = make_mesh(study.mesh)
+    except ValueError as error:  # fewer devices than it asks for
+        raise InputError(str(error)) from None
+    opened = OpenStudy(
+        study=study,
+        checkpoints=checkpoints,
+        configs=configs,
+        hashes={side: checkpoint_hash(checkpoints[side]) for side in SIDES},
+        mesh=mesh,
+    )
+    layers = configs["base"].num_layers
+    say(f"pair: {study.pair.key} ({study.pair.method}): {study.pair.base} -> {study.pair.rl}")
+    say(
+        f"device: {opened.device}; dtype: {weight_dtype(study.numerics)}; "
+        f"numerics: {study.numerics}; graph: {layers} layers, {num_edges(layers):,} edges"
+    )
+    return opened

@@ -1,0 +1,144 @@
+"""Registry of model pairs: a checkpoint before (`base`) and after (`rl`) post-training."""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from experiments.errors import InputError
+
+Side = Literal["base", "rl"]
+SIDES: tuple[Side, Side] = ("base", "rl")
+
+_EMBEDDED = Path(__file__).parent.parent / "checkpoints"
+_STEP_BY_STEP = (
+    "User: {question}\nPlease reason step by step, and put your final answer within \\boxed{}.\n\n"
+    "Assistant:"
+)
+_CHATML = (
+    "<|im_start|>system\nPlease reason step by step, and put your final answer within \\boxed{}."
+    "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
+)
+CHAT = "chat"
+_EMBEDDED_PROMPT = "Question: {question}\nAnswer:"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two checkpoints to compare.
+
+    Attributes:
+      key: name on the command line.
+      series: name in result files (the authors' where there is one).
+      base, rl: local directories or Hub ids.
+      method: how the second was made from the first.
+      prompt: text with the place `{question}`, or `CHAT` for the tokenizer's chat template.
+      max_new_tokens: limit of a generated answer.
+      datasets: what a run without --dataset uses.
+    """
+
+    key: str
+    series: str
+    base: str
+    rl: str
+    method: str
+    prompt: str
+    max_new_tokens: int
+    datasets: tuple[str, ...] = ("gsm8k", "math", "college_math")
+
+
+def _embedded(key: str, method: str) -> Pair:
+    return Pair(
+        key=key,
+        series=key,
+        base=str(_EMBEDDED / "tiny_start"),
+        rl=str(_EMBEDDED / key),
+        method=method,
+        prompt=_EMBEDDED_PROMPT,
+        max_new_tokens=48,
+        datasets=("arithmetic",),
+    )
+
+
+PAIRS = {
+    pair.key: pair
+    for pair in (
+        _embedded("tiny_grpo", "GRPO"),
+        _embedded("tiny_ppo", "PPO"),
+        _embedded("tiny_dpo", "DPO"),
+        _embedded("tiny_online_dpo", "online DPO"),
+        _embedded("tiny_sft", "further SFT (control)"),
+        Pair(
+            key="deepseek_math",
+            series="deepseek",
+            base="deepseek-ai/deepseek-math-7b-instruct",
+            rl="deepseek-ai/deepseek-math-7b-rl",
+            method="GRPO",
+            prompt=_STEP_BY_STEP,
+            max_new_tokens=4096,
+        ),
+        Pair(
+            key="mistral",
+            series="mistral",
+            base="peiyi9979/mistral-7b-sft",
+            rl="peiyi9979/math-shepherd-mistral-7b-rl",
+            method="PPO",
+            prompt="[INST] {question}[/INST]",
+            max_new_tokens=4096,
+        ),
+        Pair(
+            key="distilled_qwen",
+            series="nvidia-qwen",
+            base="deepseek-ai/DeepSeek-R1-Distill-Qwen-7B",
+            rl="nvidia/AceReason-Nemotron-7B",
+            method="GRPO",
+            prompt=_STEP_BY_STEP,
+            max_new_tokens=32768,
+        ),
+        Pair(
+            key="qwen25",
+            series="qwen",
+            base="RLHFlow/Qwen2.5-7B-SFT",
+            rl="RLHFlow/Qwen2.5-7B-DPO",
+            method="DPO",
+            prompt=_CHATML,
+            max_new_tokens=8192,
+        ),
+    )
+}
+DEFAULT_PAIR = "tiny_grpo"
+# Whose prompt and limits two checkpoints of the user's own get.
+OWN_PROMPT = "deepseek_math"
+
+
+def find_pair(key: str) -> Pair:
+    """A registered pair.
+
+    Raises:
+      InputError: no such pair.
+    """
+    if key not in PAIRS:
+        raise InputError(f"pair: expected one of {', '.join(PAIRS)}, found {key!r}")
+    return PAIRS[key]
+
+
+def check_plain_name(flag: str, name: str) -> None:
+    """A name that becomes a folder must not lead out of the run directory, or raise InputError."""
+    if Path(name).name != name or name in ("", ".."):
+        raise InputError(f"{flag}: expected a plain name, found {name!r}")
+
+
+def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
+    """A pair of any two checkpoints, named `<base>_<rl>` unless a key is given.
+
+    The prompt, limits and datasets are those of the registered pair `key`, or of `OWN_PROMPT`.
+
+    Raises:
+      InputError: the key is not a plain name.
+    """
+    if key in PAIRS:
+        return dataclasses.replace(PAIRS[key], base=base, rl=rl)
+    name = key or f"{Path(base).name}_{Path(rl).name}"
+    check_plain_name("pair", name)
+    return dataclasses.replace(
+        PAIRS[OWN_PROMPT], key=name, series=name, base=base, rl=rl, method="not stated"
+    )

@@ -1,0 +1,65 @@
+"""The settings of a study: two models, the questions, the rules, and how it is computed."""
+
+import dataclasses
+from pathlib import Path
+
+from experiments.study.numerics import Numerics
+from experiments.study.pairs import Pair, Side
+from experiments.study.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class QuestionSource:
+    """Where questions come from; see `questions.load_questions`.
+
+    Attributes:
+      data_dir: folder of local question files, or None.
+      file: one jsonl file that replaces the dataset's, or None.
+      question_field, answer_field: names of its fields, or None for the dataset's.
+      limit: most questions asked of each dataset, or None for all.
+    """
+
+    data_dir: Path | None = None
+    file: Path | None = None
+    question_field: str | None = None
+    answer_field: str | None = None
+    limit: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Study:
+    """Settings of a study of one pair.
+
+    Attributes:
+      pair: the models; `base` and `rl` are local directories or Hub ids.
+      workdir: results go to workdir/pair.key.
+      datasets: names of question sets.
+      rules: one selection rule a cell of each dataset.
+      questions: where questions come from.
+      responses: published-format file that replaces questions and generation, or None.
+      imported: each side's answers by another program, instead of generation, or None.
+      numerics, mesh, batch_tokens: see numerics.py, sharding.py and batching.py.
+      batch_answers: answers decoded together.
+      stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
+        the layers; None: the whole model is in memory.
+      command: what the user typed, for the manifest.
+    """
+
+    pair: Pair
+    workdir: Path
+    datasets: tuple[str, ...]
+    rules: tuple[Rule, ...]
+    questions: QuestionSource = QuestionSource()
+    responses: Path | None = None
+    imported: dict[Side, Path] | None = None
+    numerics: Numerics = "float32"
+    mesh: str = ""
+    batch_tokens: int = 2048
+    batch_answers: int = 64
+    stream_bytes: int | None = None
+    command: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """Where the pair's results are."""
+        return self.workdir / self.pair.key

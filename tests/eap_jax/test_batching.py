@@ -1,0 +1,130 @@
+"""Batches hold every text once and in its place, waste little, and compile few shapes."""
+
+import numpy as np
+import pytest
+
+from eap_jax.batching import Text, pad_into_batches
+
+
+def texts_of(lengths, counts, seed=0):
+    """A text of each length with its number of targets; the tokens are random, none is 0."""
+    rng = np.random.default_rng(seed)
+    texts = []
+    for length, count in zip(lengths, counts, strict=True):
+        ids = tuple(map(int, rng.integers(1, 100, length + 1)))
+        texts.append(Text(tokens=ids[:-1], targets=ids[-count:]))
+    return texts
+
+
+def question_lengths(kind, count, seed):
+    """Tokens of prompt and counted answer, spread as prompts of the real question sets are."""
+    rng = np.random.default_rng(seed)
+    middle, spread, low, high, cut = {
+        "gsm8k": (90, 0.35, 35, 400, 60),
+        "math": (110, 0.6, 40, 900, 120),
+        "college_math": (80, 0.45, 40, 500, 90),
+    }[kind]
+    prompts = np.clip(rng.lognormal(np.log(middle), spread, count), low, high).astype(int)
+    return (prompts + cut - 1).tolist(), [cut] * count
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+def test_every_text_is_in_one_row_with_its_targets_and_weights(multiple):
+    rng = np.random.default_rng(1)
+    counts = rng.integers(1, 9, 43)
+    texts = texts_of(rng.integers(8, 60, 43), counts)
+    batches = pad_into_batches(texts, batch_tokens=300, multiple=multiple, cuts=(3, 8))
+    assert sorted(i for padded in batches for i in padded.indices) == list(range(43))
+    for padded in batches:
+        batch = padded.batch
+        assert batch.tokens_BT.shape[0] % multiple == 0
+        assert padded.tokens == sum(len(texts[i].tokens) for i in padded.indices)
+        for row, index in enumerate(padded.indices):
+            text, count = texts[index], counts[index]
+            length = len(text.tokens)
+            assert tuple(batch.tokens_BT[row, :length]) == text.tokens
+            assert not batch.tokens_BT[row, length:].any()
+            # The last target is predicted at the last token, the others at the ones before.
+            assert list(batch.positions_BJ[row, :count]) == list(range(length - count, length))
+            assert tuple(batch.targets_BJ[row, :count]) == text.targets
+            for weights_BJ, cut in zip(padded.weights_ABJ, (3, 8), strict=True):
+                expected = np.zeros(weights_BJ.shape[1], np.float32)
+                expected[: min(cut, count)] = 1 / min(cut, count)
+                np.testing.assert_array_equal(weights_BJ[row], expected)
+        for weights_BJ in (batch.weights_BJ, *padded.weights_ABJ):
+            assert not weights_BJ[len(padded.indices) :].any(), "an empty row carries loss"
+
+
+@pytest.mark.parametrize("kind", ["gsm8k", "math", "college_math"])
+@pytest.mark.parametrize("count", [100, 300])
+@pytest.mark.parametrize("batch_tokens", [2048, 4096, 16384])
+@pytest.mark.parametrize("multiple", [1, 2])
+def test_padding_is_at_most_a_tenth_of_the_tokens(kind, count, batch_tokens, multiple):
+    for seed in range(3):
+        lengths, counts = question_lengths(kind, count, seed)
+        batches = pad_into_batches(
+            texts_of(lengths, counts), batch_tokens=batch_tokens, multiple=multiple
+        )
+        padded = sum(item.batch.tokens_BT.size for item in batches)
+        assert 1 - sum(lengths) / padded <= 0.1
+        assert all(item.batch.tokens_BT.size <= batch_tokens for item in batches)
+
+
+def test_eight_devices_share_many_texts_with_a_tenth_of_padding():
+    lengths, counts = question_lengths("gsm8k", 300, 0)
+    batches = pad_into_batches(texts_of(lengths, counts), batch_tokens=4096, multiple=8)
+    padded = sum(item.batch.tokens_BT.size for item in batches)
+    assert 1 - sum(lengths) / padded <= 0.1
+
+
+def test_few_shapes_are_compiled():
+    """What is compiled is a function of the width: rows, targets and prefix lengths follow it."""
+    lengths, counts = question_lengths("math", 300, 0)
+    batches = pad_into_batches(texts_of(lengths, counts), batch_tokens=16384, cuts=(12, 36, 120))
+    shapes = {(p.batch.tokens_BT.shape, p.batch.targets_BJ.shape, p.lengths) for p in batches}
+    widths = {p.batch.tokens_BT.shape[1] for p in batches}
+    assert len(shapes) == len(widths)
+    # Rungs an eighth apart from the shortest to the longest text.
+    assert len(widths) <= np.log(max(lengths) / min(lengths)) / np.log(1.125) + 2
+
+
+def test_texts_that_fit_one_batch_are_one_batch():
+    """A second shape takes longer to compile than the padding to compute."""
+    lengths = [10, 14, 40, 22, 31]
+    (padded,) = pad_into_batches(texts_of(lengths, [3] * 5), batch_tokens=400, multiple=2)
+    assert padded.batch.tokens_BT.shape[0] == 6
+    assert sorted(padded.indices) == [0, 1, 2, 3, 4]
+
+
+def test_prefix_lengths_reach_every_counted_target():
+    rng = np.random.default_rng(2)
+    counts = rng.integers(1, 13, 60)
+    texts = texts_of(rng.integers(14, 90, 60), counts)
+    cuts = (2, 5, 12)
+    for padded in pad_into_batches(texts, batch_tokens=500, cuts=cuts):
+        width = padded.batch.tokens_BT.shape[1]
+        for weights_BJ, end in zip(padded.weights_ABJ, padded.lengths, strict=True):
+            last = padded.batch.positions_BJ[weights_BJ > 0].max()
+            assert last < end <= width
+
+
+def test_a_short_cut_is_computed_over_fewer_places():
+    lengths, counts = question_lengths("gsm8k", 40, 0)
+    for padded in pad_into_batches(texts_of(lengths, counts), batch_tokens=4096, cuts=(6, 60)):
+        assert padded.lengths[0] <= padded.lengths[1] - 30
+
+
+def test_a_text_longer_than_the_limit_is_a_batch_of_its_own():
+    batches = pad_into_batches(texts_of([50, 8, 9], [2, 2, 2]), batch_tokens=16)
+    assert [padded.indices for padded in batches] == [(0,), (2,), (1,)]
+    assert batches[0].batch.tokens_BT.shape == (1, 51)
+
+
+def test_long_texts_have_widths_that_a_mesh_can_divide():
+    """From 64 tokens on all widths are multiples of 4, so that a model axis splits the writes."""
+    lengths = list(range(64, 1500, 17))
+    for length in lengths:
+        (padded,) = pad_into_batches(texts_of([length], [3]), batch_tokens=2000)
+        width = padded.batch.tokens_BT.shape[1]
+        assert width % 4 == 0
+        assert length <= width <= 1.125 * length + 4

@@ -1,0 +1,191 @@
+"""Other programs' answers: token ids are kept, texts are tokenised and must come back whole."""
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from experiments.arithmetic.problems import draw_problems
+from experiments.errors import InputError
+from experiments.responses.generated import Answer
+from experiments.responses.imported import import_answers, pair_answers
+from experiments.study.pairs import PAIRS
+
+START = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints" / "tiny_start"
+PROMPT = PAIRS["tiny_grpo"].prompt
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return AutoTokenizer.from_pretrained(START, local_files_only=True)
+
+
+@pytest.fixture(scope="module")
+def problems():
+    return draw_problems(5, 3, "test")
+
+
+def write(path: Path, rows: list) -> Path:
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def imported(path, tokenizer):
+    return import_answers(path, tokenizer=tokenizer, prompt=PROMPT)
+
+
+def test_harness_rows_keep_their_ids_and_verdicts(tmp_path, tokenizer, problems):
+    problem = problems[0]
+    prompt = tokenizer(problem.prompt)["input_ids"]
+    answer = tokenizer(problem.solution("worked"))["input_ids"]
+    rows = [
+        {
+            "idx": 7, "question": problem.question, "gt": problem.answer, "pred": ["12"],
+            "score": [False], "prompt_token_ids": prompt, "generate_token_ids": [answer],
+        }
+    ]  # fmt: skip
+    (found,) = imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert (found.idx, found.prompt_tokens, found.answer_tokens) == (7, prompt, answer)
+    # The file's own verdict stands, although the answer is right.
+    assert (found.score, found.pred) == (False, "12")
+    assert found.text.strip() == problem.solution("worked").strip()
+
+
+@pytest.mark.parametrize(
+    "row_of",
+    [
+        lambda p, text: {"idx": 0, "prompt": p.prompt, "response": text, "answer": p.answer},
+        lambda p, text: {"prompt": p.prompt, "outputs": [{"text": text}], "gt": p.answer},
+        lambda p, text: {
+            "doc_id": 0, "doc": {"question": p.question, "answer": p.answer}, "resps": [[text]],
+        },
+    ],
+    ids=["plain", "vllm", "lm-eval"],
+)  # fmt: skip
+def test_text_rows_are_tokenised_and_graded(tmp_path, tokenizer, problems, row_of):
+    for problem in problems:
+        for style, right in (("worked", True), ("short", False)):
+            text = problem.solution(style)
+            if not right:
+                text = text.replace(f"{{{problem.answer}}}", "{99999}".replace("99999", "1000"))
+            row = row_of(problem, text)
+            (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+            assert found.idx == 0
+            assert found.prompt_tokens == tokenizer(problem.prompt)["input_ids"]
+            assert tokenizer.decode(found.answer_tokens) == text
+            assert found.gt == problem.answer
+            assert found.score is right
+
+
+def test_gsm8ks_own_answers_are_references_too(tmp_path, tokenizer, problems):
+    """vLLM and lm-eval dumps of GSM8K hold its answer field: the solution, then ####."""
+    problem = problems[0]
+    worked = f"so it is\n#### {problem.answer}"
+    for fields in ({"answer": worked}, {"doc": {"question": "q", "answer": worked}}):
+        row = {"prompt": problem.prompt, "response": problem.solution("worked"), **fields}
+        (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+        assert (found.gt, found.solution, found.score) == (problem.answer, worked, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        lambda text: {"gen_args_0": {"arg_0": text, "arg_1": {"until": ["Q:"]}}},
+        lambda text: [[text, {"until": ["Q:"]}]],
+    ],
+)
+def test_lm_evals_own_prompt_is_what_the_model_read(tmp_path, tokenizer, problems, arguments):
+    """Few-shot examples stand before the question."""
+    first, second, _ = problems
+    prompt = first.prompt + first.solution("worked") + "\n" + second.prompt
+    row = {
+        "doc_id": 0, "doc": {"question": second.question, "answer": second.answer},
+        "arguments": arguments(prompt), "resps": [[second.solution("worked")]],
+    }  # fmt: skip
+    (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer)
+    assert found.prompt_tokens == tokenizer(prompt)["input_ids"]
+
+
+def answer(idx, question="", gt="", score=True):
+    return Answer(
+        idx=idx, question=question, gt=gt, solution=None, prompt_tokens=[1], answer_tokens=[2],
+        text="t", pred=None, score=score,
+    )  # fmt: skip
+
+
+FILES = {"base": Path("b.jsonl"), "rl": Path("r.jsonl")}
+
+
+def test_answers_to_the_questions_of_both_files_are_paired_by_number():
+    base = [answer(3, "three", "6"), answer(1, "one", "2"), answer(2)]
+    rl = [answer(2, "two"), answer(4), answer(3, "three", "6", score=False)]
+    assert pair_answers(base, rl, FILES) == {"base": [base[2], base[0]], "rl": [rl[0], rl[2]]}
+
+
+@pytest.mark.parametrize(
+    ("base", "rl", "said"),
+    [
+        ([answer(1)], [answer(2)], "found no idx in common"),
+        (
+            [answer(0, "What is 2+2?", "4")], [answer(0, "What is 7+7?", "14")],
+            "r.jsonl: idx 0: question: expected 'What is 2\\+2\\?' as in b.jsonl, found 'What is 7",
+        ),
+        ([answer(0, gt="4")], [answer(0, gt="14")], "idx 0: gt: expected '4' .* found '14'"),
+    ],
+)  # fmt: skip
+def test_files_that_number_other_questions_are_refused(base, rl, said):
+    with pytest.raises(InputError, match=said):
+        pair_answers(base, rl, FILES)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (["{broken"], "line 1: expected a JSON object, found broken JSON"),
+        (["[1]"], "line 1: expected a JSON object, found list"),
+        ([], "expected at least one answer"),
+        ([{"idx": 0, "prompt": "a"}], "line 1: expected an answer's text"),
+        ([{"idx": "x", "prompt": "a", "response": "b", "gt": "1"}], "idx: expected a whole number"),
+        ([{"idx": 0, "response": " 1", "gt": "1"}], "expected a prompt or a question"),
+        ([{"idx": 0, "prompt": "Ada", "response": " 1"}], "expected a score or a right answer"),
+        (
+            [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": ["a"], "gt": "1"}],
+            "generate_token_ids: expected a list of token ids",
+        ),
+        (
+            [{"idx": 0, "prompt_token_ids": [-1], "generate_token_ids": [2], "gt": "1"}],
+            "prompt_token_ids: expected a list of token ids",
+        ),
+        (
+            [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": [2**33], "gt": "1"}],
+            "generate_token_ids: expected a list of token ids",
+        ),
+        ([{"prompt": "", "response": " 1", "gt": "1"}], "prompt: expected text, found none"),
+        (
+            [{"prompt": [{"role": "user"}], "response": " 1", "gt": "1"}],
+            "prompt: expected text, found .*role",
+        ),
+        ([{"prompt": "Ada", "response": "\ud83d", "gt": "1"}], "found half a character"),
+        ([{"prompt": "Ada", "response": " 1", "answer": "so ####"}], "answer after ####"),
+        (
+            [{"idx": 0, "prompt": "Ada", "response": " zebra", "gt": "1"}],
+            "the answer's tokens do not give its text back: character",
+        ),
+        (
+            [{"idx": 3, "prompt": "Ada", "response": " 1", "gt": "1"}] * 2,
+            "line 2: idx 3: already on line 1",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_one_line_that_names_the_place(tmp_path, tokenizer, rows, message):
+    with pytest.raises(InputError, match=message) as caught:
+        imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert "side.jsonl" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path, tokenizer):
+    with pytest.raises(InputError, match=r"none\.jsonl"):
+        imported(tmp_path / "none.jsonl", tokenizer)

@@ -1,0 +1,69 @@
+"""A checkpoint's tokenizer and stop tokens, and what is said where they are missing or broken."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from experiments.errors import InputError
+from experiments.responses.tokenization import load_tokenizer, stop_tokens
+
+START = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints" / "tiny_start"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(START, tmp_path / "model"))
+
+
+def test_the_tokenizer_of_the_folder_is_loaded():
+    tokenizer = load_tokenizer(START)
+    tokens = tokenizer("Question: How many books?")["input_ids"]
+    assert "How many books" in tokenizer.decode(tokens)
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", "{}", '{"version": "1.0", "model": {}}'])
+def test_a_missing_or_broken_tokenizer_is_one_line(folder, text):
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).unlink()
+    if text is not None:
+        (folder / "tokenizer.json").write_text(text)
+    with pytest.raises(InputError, match=r"model: expected a tokenizer, found ") as error:
+        load_tokenizer(folder)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("generation", "config", "expected"),
+    [
+        ({"eos_token_id": 2}, {"eos_token_id": 3}, (2,)),
+        ({"eos_token_id": [2, 5]}, {}, (2, 5)),
+        ({}, {"eos_token_id": 3}, (3,)),
+        ({"eos_token_id": None}, {"eos_token_id": 0}, (0,)),
+        (None, {"eos_token_id": 3}, (3,)),
+    ],
+)
+def test_stop_tokens_are_the_generation_configs_before_the_configs(
+    tmp_path, generation, config, expected
+):
+    if generation is not None:
+        (tmp_path / "generation_config.json").write_text(json.dumps(generation))
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert stop_tokens(tmp_path) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", r"generation_config.json: expected JSON"),
+        ("[]", r"generation_config.json: expected a JSON object, found list"),
+        ('{"eos_token_id": "</s>"}', r"eos_token_id: expected token ids, found '</s>'"),
+        ('{"eos_token_id": [2, -1]}', r"eos_token_id: expected token ids, found \[2, -1\]"),
+        ("{}", r"config.json: expected eos_token_id, found none"),
+    ],
+)
+def test_broken_settings_are_named(tmp_path, text, said):
+    (tmp_path / "generation_config.json").write_text(text)
+    with pytest.raises(InputError, match=said):
+        stop_tokens(tmp_path)
