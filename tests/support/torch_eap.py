@@ -31,8 +31,15 @@ class Run:
     logits: torch.Tensor
 
 
-def run(model, tokens, cut: tuple[str, str] | None = None) -> Run:
-    """Forward pass with hooks; `cut` (writer, reader) takes that write out of that read."""
+Edge = tuple[str, str]
+
+
+def run(model, tokens, cut: Edge | None = None, kept: set[Edge] | None = None) -> Run:
+    """Forward pass with hooks.
+
+    `cut` (writer, reader) takes that write out of that read; with `kept`, a reader reads the sum of
+    the writes that the kept edges bring it, and nothing else.
+    """
     state = Run(writes={}, reads={}, taps={}, seen={}, logits=None)
     handles = []
 
@@ -49,6 +56,11 @@ def run(model, tokens, cut: tuple[str, str] | None = None) -> Run:
         tapped = stream_TD + state.taps[name]
         if cut is not None and cut[1] == name:
             tapped = tapped - state.writes[cut[0]]
+        if kept is not None:
+            tapped = torch.zeros_like(stream_TD)
+            for writer in state.seen[name]:
+                if (writer, name) in kept:
+                    tapped = tapped + state.writes[writer]
         return tapped
 
     def read_of_norm(name):
@@ -86,9 +98,11 @@ def run(model, tokens, cut: tuple[str, str] | None = None) -> Run:
     return state
 
 
-def loss_of(model, text: Text, cut: tuple[str, str] | None = None) -> tuple[torch.Tensor, Run]:
+def loss_of(
+    model, text: Text, cut: Edge | None = None, kept: set[Edge] | None = None
+) -> tuple[torch.Tensor, Run]:
     """Self-entropy of the answer: mean over its tokens of -log softmax(logits)[token]."""
-    state = run(model, text.prompt + text.answer[:-1], cut)
+    state = run(model, text.prompt + text.answer[:-1], cut, kept)
     logits = state.logits[len(text.prompt) - 1 :]
     return torch.nn.functional.cross_entropy(logits, torch.tensor(text.answer)), state
 

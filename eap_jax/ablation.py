@@ -1,0 +1,191 @@
+"""What cutting an edge really does: the loss when one reader reads the stream without one write.
+
+    effect(writer O, reader H) = loss with H reading (stream - share * O)  -  loss
+
+with share 1 (zero ablation). No derivative is involved: a tap of -share * O on that one branch read
+and a forward pass, so this is what an edge score predicts, and the measure of how well it does.
+
+A cut in layer l changes nothing before layer l. The texts run once, keeping the stream before every
+layer and all writes; a cut resumes from the stream before its reader's layer. Cuts of one layer run
+together, as many at a time as `rows` allows, and every layer shares one compiled program.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from eap_jax.block import READS, Block, Places
+from eap_jax.config import ModelConfig
+from eap_jax.graph import edge_mask
+from eap_jax.objective import Batch, Objective, self_entropy
+from eap_jax.transformer import embed, unembed, windows
+
+Edge = tuple[int, int]
+
+
+@flax.struct.dataclass
+class CutLosses:
+    """Losses at each target, whole and with each edge cut.
+
+    Attributes:
+      whole_BJ: [B, J] float32, of the whole model.
+      cut_EBJ: [E, B, J] float32, one entry a cut edge, in the order asked for.
+    """
+
+    whole_BJ: np.ndarray
+    cut_EBJ: np.ndarray
+
+    def effects(self, weights_BJ) -> np.ndarray:
+        """[B, E] float32: weighted loss with the edge cut, minus the whole model's."""
+        changes_EBJ = self.cut_EBJ - self.whole_BJ
+        return np.einsum("EBJ,BJ->BE", changes_EBJ, np.asarray(weights_BJ, np.float32))
+
+
+def cut_losses(
+    params: dict,
+    batch: Batch,
+    edges: Sequence[Edge],
+    *,
+    config: ModelConfig,
+    objective: Objective = self_entropy,
+    share: float = 1.0,
+    rows: int = 64,
+    progress: Callable[[int], object] | None = None,
+) -> CutLosses:
+    """The loss at every target of a batch, for the whole model and with each of some edges cut.
+
+    Args:
+      params: parameters in the structure of `parameters.parameter_axes`, any float dtype.
+      batch: texts and targets; its weights are not used.
+      edges: (writer, reader) places in the score matrix [1+2L, 4L+1], see `graph`.
+      config: the model.
+      objective: the loss at one position.
+      share: of the write that is taken out of the read; 1 cuts the edge.
+      rows: texts that go through the model at once; at least one edge's texts do.
+      progress: called with the number of edges done since its last call.
+
+    Returns:
+      `CutLosses`.
+
+    Raises:
+      ValueError: an edge does not exist in this model.
+    """
+    exists_WR = edge_mask(config.num_layers)
+    for writer, reader in edges:
+        inside = 0 <= writer < exists_WR.shape[0] and 0 <= reader < exists_WR.shape[1]
+        if not (inside and exists_WR[writer, reader]):
+            raise ValueError(f"edges: no edge leads from writer {writer} to reader {reader}")
+    texts = _run(params, batch, config)
+    whole_BJ = _at_head(params, batch, texts.last_BTD[None], config=config, objective=objective)[0]
+    cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
+    together = max(1, rows // batch.tokens_BT.shape[0])
+    for layer, places in _by_layer(edges, config.num_layers):
+        for first in range(0, len(places), together):
+            part = places[first : first + together]
+            # Always as many, so that one program serves all; the last ones are repeated.
+            filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
+            writers_C = jnp.asarray([writer for writer, _ in filled])
+            reads_C = jnp.asarray([reader % len(READS) for _, reader in filled])
+            if layer == config.num_layers:
+                last_CBTD = _cut_last(texts, writers_C, share)
+            else:
+                last_CBTD = _resume(params, texts, writers_C, reads_C, layer, share, config=config)
+            losses_CBJ = _at_head(params, batch, last_CBTD, config=config, objective=objective)
+            cut_EBJ[part] = np.asarray(losses_CBJ)[: len(part)]
+            if progress is not None:
+                progress(len(part))
+    return CutLosses(whole_BJ=np.asarray(whole_BJ), cut_EBJ=cut_EBJ)
+
+
+@flax.struct.dataclass
+class _Texts:
+    """A batch that ran through the model.
+
+    Attributes:
+      streams_LBTD: what each layer read.
+      last_BTD: what the final norm read.
+      writes_WBTD: everything that was added to the stream, in the order of `graph.writer_names`.
+    """
+
+    streams_LBTD: jax.Array
+    last_BTD: jax.Array
+    writes_WBTD: jax.Array
+
+
+def _by_layer(edges: Sequence[Edge], num_layers: int) -> list[tuple[int, list[int]]]:
+    """(layer of the reader, places of its edges in the list); L stands for `logits`."""
+    places: dict[int, list[int]] = {}
+    for place, (_, reader) in enumerate(edges):
+        places.setdefault(min(reader // len(READS), num_layers), []).append(place)
+    return sorted(places.items())
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _run(params: dict, batch: Batch, config: ModelConfig) -> _Texts:
+    places = Places.of_texts(config, batch.tokens_BT.shape[1])
+    input_BTD = embed(params, batch.tokens_BT)
+
+    def layer(stream_BTD, layer):
+        block_params, window = layer
+        after_BTD, (writes_2BTD, _) = Block(config).apply(
+            {"params": block_params}, stream_BTD, places, window
+        )
+        return after_BTD, (stream_BTD, writes_2BTD)
+
+    last_BTD, (streams_LBTD, writes_L2BTD) = jax.lax.scan(
+        layer, input_BTD, (params["blocks"], windows(config))
+    )
+    writes_WBTD = jnp.concatenate([input_BTD[None], writes_L2BTD.reshape(-1, *input_BTD.shape)])
+    return _Texts(streams_LBTD, last_BTD, writes_WBTD)
+
+
+@functools.partial(jax.jit, static_argnames=("config",))
+def _resume(
+    params: dict, texts: _Texts, writers_C, reads_C, first, share, *, config: ModelConfig
+) -> jax.Array:
+    """The last stream [C, B, T, D] of C cuts whose readers are in layer `first`."""
+    stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
+    cuts, (_, length, width) = len(writers_C), stream_BTD.shape
+    places = Places.of_texts(config, length)
+    taken_CBTD = -share * texts.writes_WBTD[writers_C]
+    chosen_4C = jax.nn.one_hot(reads_C, len(READS), axis=0, dtype=taken_CBTD.dtype)
+    taps_4BTD = (chosen_4C[:, :, None, None, None] * taken_CBTD).reshape(
+        len(READS), -1, length, width
+    )
+    layer_windows = windows(config)
+
+    def layer(number, stream_BTD):
+        block_params = jax.tree.map(lambda leaf: leaf[number], params["blocks"])
+        window = None if layer_windows is None else layer_windows[number]
+        here = jnp.where(number == first, 1, 0).astype(taps_4BTD.dtype)
+        after_BTD, _ = Block(config).apply(
+            {"params": block_params}, stream_BTD, places, window, here * taps_4BTD
+        )
+        return after_BTD
+
+    rows_BTD = jnp.tile(stream_BTD, (cuts, 1, 1))
+    last_BTD = jax.lax.fori_loop(first, config.num_layers, layer, rows_BTD)
+    return last_BTD.reshape(cuts, -1, length, width)
+
+
+@jax.jit
+def _cut_last(texts: _Texts, writers_C, share) -> jax.Array:
+    """What the final norm reads without each of C writes, [C, B, T, D]."""
+    return texts.last_BTD - (share * texts.writes_WBTD[writers_C]).astype(texts.last_BTD.dtype)
+
+
+@functools.partial(jax.jit, static_argnames=("config", "objective"))
+def _at_head(
+    params: dict, batch: Batch, last_CBTD, *, config: ModelConfig, objective: Objective
+) -> jax.Array:
+    """Losses [C, B, J] at the targets, one cut at a time: logits are the largest arrays here."""
+
+    def losses(last_BTD):
+        read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)
+        return objective(unembed(config, params, read_BJD), batch.targets_BJ)
+
+    return jax.lax.map(losses, last_CBTD)
