@@ -30,7 +30,7 @@ FLOORS = (
     ("fidelity",),
     ("statistics",),
     ("report", "bench", "posttrain"),
-    ("manifest", "crosscheck", "study_flags"),
+    ("manifest", "crosscheck", "study_flags", "labels"),
     ("grid",),
     ("run", "sweep", "api"),
 )

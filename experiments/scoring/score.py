@@ -41,11 +41,13 @@ class Scores:
 class _Collected:
     """Scores and losses of each cut, filled in batch by batch, with a progress bar over texts."""
 
-    def __init__(self, config: ModelConfig, count: int, cuts: int, description: str):
+    def __init__(
+        self, config: ModelConfig, count: int, cuts: int, description: str, patience: float = 0.0
+    ):
         shape = (count, *edge_mask(config.num_layers).shape)
         self.scores_AnWR = [np.empty(shape, np.float32) for _ in range(cuts)]
         self.losses_An = [np.empty(count, np.float32) for _ in range(cuts)]
-        self.progress = tqdm(total=count, desc=description, unit="sample")
+        self.progress = tqdm(total=count, desc=description, unit="sample", delay=patience)
         self._begin, self._tokens = time.perf_counter(), 0
 
     def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
@@ -80,6 +82,7 @@ def score_texts(
     batch_tokens: int,
     mesh: jax.sharding.Mesh,
     description: str = "attribute",
+    patience: float = 0.0,
 ) -> list[Scores]:
     """Attribute all edges of every text, once for each number of targets that count.
 
@@ -91,6 +94,7 @@ def score_texts(
       batch_tokens: about how many tokens go through the model at once.
       mesh: devices.
       description: label of the progress bar.
+      patience: seconds before it appears.
 
     Returns:
       one `Scores` a cut; they do not depend on `batch_tokens`, the mesh or the other cuts beyond
@@ -99,7 +103,7 @@ def score_texts(
     batches = pad_into_batches(
         texts, batch_tokens=batch_tokens, multiple=mesh.shape["data"], cuts=cuts
     )
-    collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description)
+    collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description, patience)
     most = max(padded.batch.tokens_BT.size for padded in batches)
     itemsize = jax.tree.leaves(checkpoint.params)[0].dtype.itemsize
     remat = recompute_activations(checkpoint.config, itemsize, most, mesh)

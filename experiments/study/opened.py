@@ -75,7 +75,14 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     """
     use_numerics(study.numerics)
     names = {"base": study.pair.base, "rl": study.pair.rl}
-    checkpoints = {side: local_checkpoint(names[side], side) for side in SIDES}
+    checkpoints = {
+        side: local_checkpoint(
+            names[side],
+            label=f"{side} checkpoint",
+            advice=f"pass a local checkpoint with --{side}_checkpoint=DIR",
+        )
+        for side in SIDES
+    }
     configs = {side: read_config(checkpoints[side]) for side in SIDES}
     for field in ("num_layers", "vocab_size"):
         base, rl = (getattr(configs[side], field) for side in SIDES)

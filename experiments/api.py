@@ -1,0 +1,292 @@
+"""The library's front door: models as objects, results as labelled arrays.
+
+    from experiments.api import compare, load
+    base, rl = load("tiny_grpo:base"), load("tiny_grpo:rl")
+    texts = [("Question: Hugo has 7 coins. ...\\nAnswer:", " 7 + 4 = 11.")]
+    scores = rl.attribute(texts)                                  # xarray: sample, writer, reader
+    scores.score.sel(writer="m0", reader="logits")                # one edge by name
+    rl.ablate(texts, ["m0 -> logits"])                            # what cutting it really does
+    rl.circuit(texts, ["input -> logits", "m3 -> logits"])        # the loss with these edges only
+    compare(base.attribute(texts), scores)                        # metrics, intervals, tests
+
+A text is a (prompt, answer) pair; each part is text or a list of token ids. Loss is on the answer's
+tokens, all of them. Selecting, frames, plots and files are xarray's: `.to_dataframe()`, `.plot()`,
+`.to_netcdf()`.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+import xarray as xr
+from tqdm import tqdm
+
+from converters.load import Checkpoint, load_checkpoint
+from eap_jax.ablation import cut_losses
+from eap_jax.batching import PaddedBatch, Text, pad_into_batches
+from eap_jax.circuit import circuit_losses
+from eap_jax.config import ModelConfig
+from eap_jax.generation import Sampling
+from eap_jax.generation import generate as generate_tokens
+from eap_jax.graph import edge_mask, num_edges, parse_edge
+from eap_jax.sharding import make_mesh
+from experiments.errors import InputError
+from experiments.labels import compare, label_losses, label_matrices
+from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.scoring.score import score_texts
+from experiments.study.hub import local_checkpoint
+from experiments.study.numerics import use_numerics
+from experiments.study.pairs import PAIRS, SIDES
+
+__all__ = ["Model", "compare", "load"]
+
+Tokens = str | Sequence[int]
+Edge = str | tuple[str, str]
+# Seconds before a bar appears: what is quicker needs none.
+_PATIENCE = 5.0
+
+
+def load(name: str | Path, dtype: str = "float32") -> "Model":
+    """A model by its name.
+
+    Args:
+      name: a directory (Hugging Face or converted), a Hub id `owner/name` or
+        `owner/name@revision`, or a side of a registered pair such as `tiny_grpo:rl`.
+      dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
+
+    Raises:
+      InputError, CheckpointError: there is no such model, or it is broken or not supported.
+      ValueError: the dtype is another.
+    """
+    if dtype not in ("float32", "bfloat16"):
+        raise ValueError(f"dtype: expected float32 or bfloat16, found {dtype!r}")
+    pair, _, side = str(name).partition(":")
+    place = str(name)
+    if pair in PAIRS and not Path(name).is_dir():
+        if side not in SIDES:
+            raise InputError(f"{name}: expected {pair}:base or {pair}:rl")
+        place = PAIRS[pair].base if side == "base" else PAIRS[pair].rl
+    directory = local_checkpoint(place)
+    use_numerics(dtype)
+    checkpoint = load_checkpoint(directory, dtype=dtype)
+    return Model(name=str(name), directory=directory, dtype=dtype, checkpoint=checkpoint)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A language model that can be attributed, cut and asked.
+
+    Attributes:
+      name: what it was loaded by.
+      directory: where its checkpoint lies.
+      dtype: of weights and activations.
+      checkpoint: its configuration and parameters.
+    """
+
+    name: str
+    directory: Path
+    dtype: str
+    checkpoint: Checkpoint = dataclasses.field(repr=False)
+
+    def __repr__(self) -> str:
+        layers = self.config.num_layers
+        return f"<Model {self.name}: {layers} layers, {num_edges(layers):,} edges, {self.dtype}>"
+
+    @property
+    def config(self) -> ModelConfig:
+        """Shape of the model."""
+        return self.checkpoint.config
+
+    @functools.cached_property
+    def tokenizer(self):
+        """The tokenizer of its folder; needed for texts only, not for token ids."""
+        return load_tokenizer(self.directory)
+
+    def attribute(
+        self, texts: Iterable[tuple[Tokens, Tokens]], *, batch_tokens: int = 4096
+    ) -> xr.Dataset:
+        """Edge attribution patching: the score of every edge on every text.
+
+        Args:
+          texts: (prompt, answer) pairs.
+          batch_tokens: most tokens that go through the model at once.
+
+        Returns:
+          score (sample, writer, reader) float32, zero where there is no edge; loss (sample) in
+          nats a token; edge (writer, reader) bool, where an edge exists. Samples in the texts' order.
+
+        Raises:
+          InputError: a text is empty, or the model does not know one of its tokens.
+        """
+        prepared = self._prepared(texts)
+        (found,) = score_texts(
+            self.checkpoint,
+            prepared,
+            numerics=self.dtype,
+            batch_tokens=batch_tokens,
+            mesh=make_mesh(""),
+            description=f"{self.name}: attribute",
+            patience=_PATIENCE,
+        )
+        return label_matrices("score", found.scores_nWR, found.losses_n, self._facts)
+
+    def ablate(
+        self,
+        texts: Iterable[tuple[Tokens, Tokens]],
+        edges: Iterable[Edge] | None = None,
+        *,
+        batch_tokens: int = 4096,
+    ) -> xr.Dataset:
+        """What cutting each edge really does: the loss without it, minus the loss.
+
+        Each edge is cut on its own, by a forward pass in which its reader reads the stream without
+        its writer's write.
+
+        Args:
+          texts: (prompt, answer) pairs.
+          edges: such as ("m0", "logits") or "a3 -> m5" or "m0 -> a1<q>"; None cuts every edge.
+          batch_tokens: most tokens that go through the model at once.
+
+        Returns:
+          effect (sample, writer, reader) float32 in nats a token, NaN where not asked; loss and
+          edge as in `attribute`.
+
+        Raises:
+          InputError: as `attribute`, or an edge does not exist.
+        """
+        prepared, layers = self._prepared(texts), self.config.num_layers
+        mask_WR = edge_mask(layers)
+        asked = np.argwhere(mask_WR) if edges is None else self._places(edges)
+        asked = [(int(writer), int(reader)) for writer, reader in asked]
+        effects_nWR = np.full((len(prepared), *mask_WR.shape), np.nan, np.float32)
+        losses_n = np.empty(len(prepared), np.float32)
+        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        total = len(asked) * len(batches)
+        progress = tqdm(total=total, desc=f"{self.name}: ablate", unit="edge", delay=_PATIENCE)
+        with progress:
+            for padded in batches:
+                found = cut_losses(
+                    self.checkpoint.params,
+                    padded.batch,
+                    asked,
+                    config=self.config,
+                    rows=max(1, batch_tokens // padded.batch.tokens_BT.shape[1]),
+                    progress=progress.update,
+                )
+                effects_BE = found.effects(padded.batch.weights_BJ)[: len(padded.indices)]
+                for place, (writer, reader) in enumerate(asked):
+                    effects_nWR[list(padded.indices), writer, reader] = effects_BE[:, place]
+                _put(losses_n, padded, found.whole_BJ)
+        return label_matrices("effect", effects_nWR, losses_n, self._facts)
+
+    def circuit(
+        self,
+        texts: Iterable[tuple[Tokens, Tokens]],
+        edges: Iterable[Edge],
+        *,
+        batch_tokens: int = 4096,
+    ) -> xr.DataArray:
+        """The loss when only these edges are kept and every other one is cut.
+
+        Args:
+          texts: (prompt, answer) pairs.
+          edges: as in `ablate`.
+          batch_tokens: most tokens that go through the model at once.
+
+        Returns:
+          loss (sample) float32, in nats a token.
+
+        Raises:
+          InputError: as `ablate`.
+        """
+        prepared = self._prepared(texts)
+        kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
+        for place in self._places(edges):
+            kept_WR[place] = True
+        losses_n = np.empty(len(prepared), np.float32)
+        for padded in pad_into_batches(prepared, batch_tokens=batch_tokens):
+            kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
+            losses_BJ = circuit_losses(
+                self.checkpoint.params, padded.batch, kept_BWR, config=self.config
+            )
+            _put(losses_n, padded, losses_BJ)
+        return label_losses(losses_n)
+
+    def generate(
+        self,
+        prompts: Iterable[Tokens],
+        *,
+        max_new_tokens: int = 256,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """The model's answers as text, without special tokens.
+
+        Args:
+          prompts: texts or lists of token ids.
+          max_new_tokens, temperature, top_p: see `eap_jax.generation.Sampling`; 0 is greedy.
+          seed: of sampling.
+
+        Raises:
+          InputError: as `attribute`.
+        """
+        tokens = [self._tokens(prompt, "prompt", i) for i, prompt in enumerate(prompts)]
+        if not tokens:
+            return []
+        found = generate_tokens(
+            self.checkpoint.params,
+            tokens,
+            config=self.config,
+            sampling=Sampling(
+                max_new_tokens=max_new_tokens,
+                stop_tokens=stop_tokens(self.directory),
+                temperature=temperature,
+                top_p=top_p,
+            ),
+            key=jax.random.key(seed),
+        )
+        return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in found]
+
+    @property
+    def _facts(self) -> dict[str, str]:
+        return {"model": self.name, "dtype": self.dtype}
+
+    def _prepared(self, texts: Iterable[tuple[Tokens, Tokens]]) -> list[Text]:
+        """Token ids of each text, the answer's as targets."""
+        prepared = []
+        for place, (prompt, answer) in enumerate(texts):
+            read = self._tokens(prompt, "prompt", place)
+            targets = self._tokens(answer, "answer", place)
+            prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
+        if not prepared:
+            raise InputError("texts: expected at least one (prompt, answer) pair, found none")
+        return prepared
+
+    def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
+        """Token ids as the study makes them: a prompt gets the tokenizer's special tokens."""
+        if isinstance(given, str):
+            given = self.tokenizer(given, add_special_tokens=part == "prompt")["input_ids"]
+        tokens = tuple(int(token) for token in given)
+        vocabulary = self.config.vocab_size
+        if not tokens or not all(0 <= token < vocabulary for token in tokens):
+            found = "none" if not tokens else f"{min(tokens)} to {max(tokens)}"
+            raise InputError(
+                f"text {place}: {part}: expected token ids from 0 to {vocabulary - 1}, found {found}"
+            )
+        return tokens
+
+    def _places(self, edges: Iterable[Edge]) -> list[tuple[int, int]]:
+        try:
+            return [parse_edge(edge, self.config.num_layers) for edge in edges]
+        except ValueError as error:
+            raise InputError(str(error)) from None
+
+
+def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ) -> None:
+    """Each text's weighted loss in its own place."""
+    losses_B = np.sum(np.asarray(losses_BJ) * padded.batch.weights_BJ, axis=1)
+    losses_n[list(padded.indices)] = losses_B[: len(padded.indices)]
