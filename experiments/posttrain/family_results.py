@@ -22,8 +22,9 @@ from experiments.errors import InputError
 from experiments.posttrain.family import ARMS
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import plan_cell, score_cells
-from experiments.statistics.compare import PairedComparison
+from experiments.statistics.compare import Comparison
 from experiments.statistics.measures import measure
+from experiments.statistics.metrics import METRICS
 from experiments.statistics.trend import trend
 from experiments.study.opened import open_study
 from experiments.study.pairs import PAIRS, SIDES
@@ -31,13 +32,6 @@ from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
 
 _CONTROL = "tiny_sft"
-_SHOWN = {
-    "activation_intensity": "intensity",
-    "information_complexity": "complexity",
-    "distribution_kurtosis": "kurtosis",
-    "sample_diversity": "diversity",
-    "output_edge_entropy": "output entropy",
-}
 
 
 def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -> dict:
@@ -99,16 +93,21 @@ def _silent(line: str) -> None:
 
 def table(results: dict) -> str:
     """Markdown: of each arm the accuracies, and of each metric the median relative change over the
-    training seeds with the number of seeds in which it clearly rises or falls."""
+    training seeds with the number of seeds in which it clearly rises or falls.
+
+    A metric that some arm or seed lacks, since it is newer than the figures, is left out.
+    """
+    measured = [entry["metrics"] for entries in results.values() for entry in entries]
+    shown = [metric for metric in METRICS if all(metric.key in found for found in measured)]
     lines = [
-        "| arm | accuracy, % | " + " | ".join(_SHOWN.values()) + " |",
-        "| --- | --- |" + " --- |" * len(_SHOWN),
+        "| arm | accuracy, % | " + " | ".join(metric.brief for metric in shown) + " |",
+        "| --- | --- |" + " --- |" * len(shown),
     ]
     for arm, entries in results.items():
         after = ", ".join(f"{100 * entry['accuracy']['rl']:.0f}" for entry in entries)
         cells = [f"{100 * entries[0]['accuracy']['base']:.0f} → {after}"]
-        for name in _SHOWN:
-            found = [PairedComparison(**entry["metrics"][name]) for entry in entries]
+        for metric in shown:
+            found = [Comparison.from_json(entry["metrics"][metric.key]) for entry in entries]
             middle = statistics.median(one.relative for one in found)
             seen = collections.Counter(map(trend, found))
             clear = ", ".join(

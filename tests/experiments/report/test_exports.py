@@ -12,7 +12,7 @@ from toy_study import toy_cell, toy_study
 
 from eap_jax.graph import num_edges
 from experiments.report import exports
-from experiments.report.results import METRICS
+from experiments.statistics.metrics import METRICS
 
 
 def eap_ig_names(num_layers: int) -> tuple[list[str], set[str]]:

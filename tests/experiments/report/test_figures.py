@@ -13,6 +13,9 @@ from toy_study import comparison, toy_cell
 
 from experiments.report import figures, graph_figure, sweep_figures
 from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, png, svg
+from experiments.statistics.metrics import METRIC_BY_KEY
+
+DIVERSITY = METRIC_BY_KEY["sample_diversity"]
 
 LAYERS = 3
 WRITERS = ["input", "a0", "m0", "a1", "m1", "a2", "m2"]
@@ -153,15 +156,15 @@ def sweep():
     cells = []
     for alpha, change in zip((0.5, 0.03, 0.1, 0.3), changes, strict=True):
         made = toy_cell(num_layers=1, samples=3, alpha=alpha)
-        found = comparison("sample_diversity", 2.0, 2.0 * (1 + change), 0.06)
+        found = comparison(DIVERSITY.key, 2.0, 2.0 * (1 + change), 0.06)
         cells.append(
-            dataclasses.replace(made, comparisons=made.comparisons | {"sample_diversity": found})
+            dataclasses.replace(made, comparisons=made.comparisons | {DIVERSITY.key: found})
         )
     return cells
 
 
 def test_figure_3_bars_are_relative_changes_with_their_intervals_and_a_sum_in_the_title():
-    axes = sweep_figures.change_figure(sweep(), "sample_diversity").axes[0]
+    axes = sweep_figures.change_figure(sweep(), DIVERSITY).axes[0]
     np.testing.assert_allclose([bar.get_width() for bar in axes.patches], (0.10, -0.05, 0.01, 0.40))
     assert [bar.get_hatch() for bar in axes.patches] == [None, None, "////", None]
     colours = [bar.get_facecolor()[:3] for bar in axes.patches]
@@ -193,11 +196,11 @@ def test_alpha_figure_orders_alphas_and_shows_both_sides_of_every_metric():
 def test_undefined_changes_are_named_in_the_figure_and_left_out_of_the_sum():
     cells = sweep()
     nan = float("nan")
-    found = dataclasses.replace(cells[0].comparisons["sample_diversity"], relative=nan)
+    found = dataclasses.replace(cells[0].comparisons[DIVERSITY.key], relative=nan)
     cells[0] = dataclasses.replace(
-        cells[0], comparisons=cells[0].comparisons | {"sample_diversity": found}
+        cells[0], comparisons=cells[0].comparisons | {DIVERSITY.key: found}
     )
-    axes = sweep_figures.change_figure(cells, "sample_diversity").axes[0]
+    axes = sweep_figures.change_figure(cells, DIVERSITY).axes[0]
     assert [text.get_text().strip() for text in axes.texts] == ["not defined"]
     assert "rises in 67 % of 3 cells" in axes.get_title("left")
 

@@ -15,6 +15,7 @@ from experiments.responses.published_format import read_rows
 from experiments.scoring.cells import Cell
 from experiments.scoring.selection import select
 from experiments.statistics import measures
+from experiments.statistics.metrics import METRICS
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import pair_of
 from experiments.study.rule import Rule
@@ -67,7 +68,7 @@ def kurtosis(values):
 
 
 def expected(scores_nWR):
-    """The five statistics from REFERENCE's formulas."""
+    """The paper's metrics from REFERENCE's formulas."""
     scores_nWR = scores_nWR.astype(np.float64)
     flat = [scores_WR.ravel() for scores_WR in scores_nWR]
     pairs = [np.corrcoef(*two)[0, 1] for two in itertools.combinations(flat, 2)]
@@ -85,8 +86,9 @@ def test_metrics_of_both_sides_are_the_published_formulas(scored):
     result = measures.measure(opened, cell)
     assert store.read_json(cell.directory / "metrics.json") == json.loads(json.dumps(result))
     values = {s: expected(toys.golden_scores(SERIES, s, ALPHA)) for s in toys.SIDES}
-    assert set(result["metrics"]) == set(values["base"])
-    for key, found in result["metrics"].items():
+    assert list(result["metrics"]) == [metric.key for metric in METRICS]
+    for key in values["base"]:
+        found = result["metrics"][key]
         base, rl = values["base"][key], values["rl"][key]
         assert found["base"] == pytest.approx(base, rel=1e-6), key
         assert found["rl"] == pytest.approx(rl, rel=1e-6), key
