@@ -48,7 +48,8 @@ def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -
 def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) -> dict:
     """Accuracy before and after, seconds of training, and each metric's comparison."""
     recipe, trained = family / arm / "recipe.json", family / arm / "model"
-    # A published family has neither: its arms are checkpoints, and its start lies beside them.
+    # A published family has no recipe and no folder `model`: each arm is a checkpoint, and the start
+    # lies beside the arms.
     start = family / "tiny_start"
     if recipe.exists():
         start = Path(store.read_json(recipe)["start_directory"])
@@ -88,7 +89,7 @@ def _figures(model: Path) -> dict:
 
 
 def _silent(line: str) -> None:
-    """Fifteen studies need no running commentary."""
+    """Say nothing: fifteen studies would print too much."""
 
 
 def table(results: dict) -> str:

@@ -192,7 +192,8 @@ def _csv(columns: tuple[str, ...], lines: Iterable[tuple]) -> str:
 def _field(value):
     if not isinstance(value, float):
         return value
-    return float(value) if math.isfinite(value) else ""  # numpy's floats have another repr
+    # A numpy float would be written as np.float64(0.5).
+    return float(value) if math.isfinite(value) else ""
 
 
 def _one_head(name: str) -> str:

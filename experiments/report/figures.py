@@ -111,7 +111,8 @@ def answer_lengths(cell: CellResult) -> Figure:
     }
     pooled = [*lengths["base"], *lengths["rl"]]
     low, high = min(*pooled, cell.t_cut), max(*pooled, cell.t_cut)
-    width = math.ceil((high - low + 1) / 30)  # whole tokens, so that no bin holds more lengths
+    # Bins are a whole number of tokens wide, so that all hold equally many possible lengths.
+    width = math.ceil((high - low + 1) / 30)
     edges = np.arange(low, high + width + 1, width) - 0.5
     figure = new_figure(8.6, 3.3)
     axes = figure.subplots()

@@ -87,7 +87,7 @@ def _cells(
 ) -> list[CellResult]:
     decode = _decoder(manifest)
     asked = {found.dataset: _asked(found) for found in accuracies if found.side == "base"}
-    rows: dict[str, dict] = {}  # by dataset: its cells share them
+    rows: dict[str, dict] = {}  # by dataset, since all its cells choose from the same rows
     cells = []
     for name in manifest["cells"]:
         dataset = Path(name).parent.name
@@ -115,7 +115,7 @@ def _cell(
         losses[side] = np.asarray(
             store.read_json(directory / f"losses_{side}.json")["losses"], np.float32
         )
-    # The paper's values are those of its own rule.
+    # The paper's values hold for its own rule of selection only.
     known = {} if rule.variant else published.cell_values(pair["key"], dataset, rule.alpha)
     ends = {}
     if len(chosen) > 1:

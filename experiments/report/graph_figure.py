@@ -89,7 +89,7 @@ def _draw_edges(
     axes: Axes, scores_WR: np.ndarray, shown: list[tuple[int, int]], layers: int, norm: SymLogNorm
 ) -> None:
     writers, readers = writer_names(layers), reader_names(layers, "block")
-    # Weak edges first, so that strong ones lie on top.
+    # Weak edges are drawn first, so that strong ones lie on top.
     shown = sorted(shown, key=lambda edge: abs(scores_WR[edge]))
     values = np.array([scores_WR[edge] for edge in shown])
     paths = [

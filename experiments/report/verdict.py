@@ -24,7 +24,8 @@ Status = Literal[
     "as in the paper", "opposite to the paper", "no clear change", "mixed", "not in the paper"
 ]
 _FEW_QUESTIONS = 30
-# Of fewer pairs, a two-sided signed-rank test never reaches p < 0.05: its smallest is 2 / 2^n.
+# With fewer questions the two-sided signed-rank test cannot reach p < 0.05: its smallest p of n
+# questions is 2 / 2^n.
 _TESTABLE = 6
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 

@@ -23,7 +23,7 @@ Interval = tuple[float, float]
 UNDEFINED: Interval = (math.nan, math.nan)
 # Relative to the numbers that a value is made of: what is smaller is rounding in float64.
 ROUNDING = 1e-12
-# With fewer questions most resamples repeat one of them so often that their error means nothing.
+# With fewer questions too many resamples hold one or two distinct ones: their errors are useless.
 _FEWEST_FOR_BOOTSTRAP = 5
 
 
@@ -63,7 +63,7 @@ def interval(resampled: Resampled, weights_Bn: np.ndarray, *, confidence: float)
     if samples < _FEWEST_FOR_BOOTSTRAP:
         reach = scipy.stats.t.ppf((1 + confidence) / 2, samples - 1)
     else:
-        # A resample that draws the same or equal questions only has no spread, hence no error.
+        # A resample of equal questions only has no spread, so no standard error: it is left out.
         usable_B = np.isfinite(values_B) & (errors_B > rounding)
         usable_B[0] = False
         if not usable_B.any():

@@ -55,10 +55,5 @@ def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     return result
 
 
-def health_text(value: float | None) -> str:
-    """A health figure for people; None, that of scores which are all zero, is not defined."""
-    return "undefined" if value is None else f"{value:.1e}"
-
-
 def _plain(comparisons: dict[str, Comparison]) -> dict[str, dict[str, Any]]:
     return {name: dataclasses.asdict(found) for name, found in comparisons.items()}
