@@ -22,8 +22,8 @@ from experiments.errors import InputError
 from experiments.posttrain.family import ARMS
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import plan_cell, score_cells
+from experiments.statistics.cell_metrics import measure_cell
 from experiments.statistics.compare import Comparison
-from experiments.statistics.measures import measure
 from experiments.statistics.metrics import METRICS
 from experiments.statistics.trend import trend
 from experiments.study.opened import open_study
@@ -70,7 +70,7 @@ def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) ->
     cell = plan_cell(opened, "arithmetic", study.rules[0], rows, _silent)
     for side in SIDES:
         score_cells(opened, [cell], side)
-    measured = measure(opened, cell)
+    measured = measure_cell(opened, cell)
     return {
         "accuracy": {side: figures[side]["accuracy"] for side in figures},
         "worked": {side: figures[side]["worked"] for side in figures},

@@ -9,6 +9,7 @@ import numpy as np
 from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
+from experiments.report.formats import health_text
 from experiments.report.results import (
     Accuracy,
     CellResult,
@@ -22,7 +23,6 @@ from experiments.responses.tokenization import load_tokenizer
 from experiments.scoring.cells import cell_name
 from experiments.scoring.selection import Step
 from experiments.statistics.compare import Comparison, proportion_interval
-from experiments.statistics.measures import health_text
 from experiments.statistics.metrics import METRIC_BY_KEY
 from experiments.statistics.sensitivity import Sensitivity
 from experiments.study.pairs import SIDES

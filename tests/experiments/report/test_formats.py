@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from experiments.report.formats import number, percent
+from experiments.report.formats import health_text, number, percent
 
 
 @pytest.mark.parametrize(
@@ -26,3 +26,11 @@ def test_numbers_for_people_keep_three_digits_in_the_paper_s_notation(value, tex
 )  # fmt: skip
 def test_a_change_in_percent_has_its_sign(share, digits, text):
     assert percent(share, digits) == text
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(8.14e-5, "8.1e-05"), (0.7, "7.0e-01"), (0.0, "0.0e+00"), (None, "undefined")],
+)
+def test_health_has_two_digits(value, text):
+    assert health_text(value) == text

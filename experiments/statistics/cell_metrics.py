@@ -15,7 +15,7 @@ from experiments.study.opened import OpenStudy
 from experiments.study.pairs import SIDES
 
 
-def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
+def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     """Compute and save a cell's metrics.json and, of two questions or more, edge_intervals.npz.
 
     Args:
