@@ -1,4 +1,6 @@
-"""What the paper measures on score matrices, one documented function a statistic (numpy, float64).
+"""The paper's formulas on score matrices, one function a statistic (numpy, float64).
+
+How a statistic is named, resampled, tested and shown: `experiments.statistics.metrics`.
 
 All take `scores_nWR`: n score matrices [n, W, R], one a sample. `support_WR` chooses the entries
 that count: None takes the whole matrix, the structural zeros included, as published; a boolean mask
@@ -10,16 +12,18 @@ the diversity of one sample) is NaN. Source of every formula: arXiv 2509.21044; 
 leaves open is an argument.
 """
 
+import math
+
 import numpy as np
 import scipy.stats
 
 
-def activation_intensity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
+def intensity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
     """Act.Intens.: the mean of |W(k)_oi| over samples k, writers o and readers i."""
     return float(np.abs(_entries(scores_nWR, support_WR)).mean())
 
 
-def information_complexity(
+def complexity(
     scores_nWR: np.ndarray,
     support_WR: np.ndarray | None = None,
     *,
@@ -45,20 +49,20 @@ def information_complexity(
     return _histogram_entropy(_entries(scores_nWR, support_WR), bins, upper, eps)
 
 
-def distribution_kurtosis(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
+def kurtosis(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
     """Dist.Kurt.: mean over samples of the excess kurtosis of the entries of W(k).
 
     m4 / m2^2 - 3 with population moments, so 0 for a normal distribution. NaN if the entries of
     some sample are all equal.
     """
-    return float(sample_kurtosis(scores_nWR, support_WR).mean())
+    return float(kurtosis_per_sample(scores_nWR, support_WR).mean())
 
 
-def sample_kurtosis(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> np.ndarray:
+def kurtosis_per_sample(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> np.ndarray:
     """Excess kurtosis of each sample's entries, [n]; NaN where they are all equal."""
     entries_nE = _entries(scores_nWR, support_WR)
     kurtosis_n = np.full(len(entries_nE), np.nan)
-    # Rounding leaves the spread of equal entries slightly off zero, hence the test on the range.
+    # The variance of equal entries may be rounding instead of zero; their range is exactly zero.
     varied_n = np.ptp(entries_nE, axis=1) > 0
     if varied_n.any():
         # Scores can be as small as 1e-30; their fourth power would underflow.
@@ -67,19 +71,21 @@ def sample_kurtosis(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None
     return kurtosis_n
 
 
-def sample_intensity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> np.ndarray:
+def intensity_per_sample(
+    scores_nWR: np.ndarray, support_WR: np.ndarray | None = None
+) -> np.ndarray:
     """Mean |W(k)_oi| of each sample, [n]."""
     return np.abs(_entries(scores_nWR, support_WR)).mean(axis=1)
 
 
-def sample_diversity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
+def diversity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
     """Inter-sample diversity (figure 3a): 1 - mean Pearson correlation over all pairs of samples.
 
     NaN for fewer than two samples, or if the entries of some sample are all equal.
     """
     entries_nE = _entries(scores_nWR, support_WR)
     if len(entries_nE) < 2 or not (np.ptp(entries_nE, axis=1) > 0).all():
-        return float("nan")
+        return math.nan
     centred = entries_nE / np.abs(entries_nE).max(axis=1, keepdims=True)
     centred -= centred.mean(axis=1, keepdims=True)
     centred /= np.linalg.norm(centred, axis=1, keepdims=True)
@@ -87,12 +93,12 @@ def sample_diversity(scores_nWR: np.ndarray, support_WR: np.ndarray | None = Non
     return float(1 - correlation_nn[np.triu_indices(len(centred), k=1)].mean())
 
 
-def output_edge_entropy(
+def output_entropy(
     scores_nWR: np.ndarray, *, bins: int = 100, upper: float | None = None, eps: float = 1e-12
 ) -> float:
     """Output-edge entropy (figure 3b): histogram entropy, in nats, of |W| in the `logits` column.
 
-    The last column, in which every writer has an edge. Arguments as in `information_complexity`.
+    The last column, in which every writer has an edge. Arguments as in `complexity`.
     """
     return _histogram_entropy(_entries(scores_nWR, None, column=-1), bins, upper, eps)
 
@@ -108,7 +114,7 @@ def column_sum_residual(scores_nWR: np.ndarray) -> float:
     entries_nE = _entries(scores_nWR, None)
     total = np.abs(entries_nE).sum()
     if total == 0:
-        return float("nan")
+        return math.nan
     return float(np.abs(entries_nE.reshape(np.shape(scores_nWR)).sum(axis=1)).sum() / total)
 
 

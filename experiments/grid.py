@@ -19,9 +19,10 @@ from converters.errors import CheckpointError
 from experiments import manifest
 from experiments.errors import InputError
 from experiments.report import report
+from experiments.report.formats import health_text
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
-from experiments.statistics import measures
+from experiments.statistics import cell_metrics
 from experiments.study.opened import OpenStudy, Say, open_study
 from experiments.study.pairs import SIDES, Side
 from experiments.study.settings import Study
@@ -96,10 +97,8 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     if scored and jax.process_index() == 0:
         with _lock(study, "report"):
             for cell in scored:
-                sides = measures.measure(opened, cell)["sides"]
-                health = ", ".join(
-                    f"{side} {measures.health_text(sides[side]['health'])}" for side in SIDES
-                )
+                sides = cell_metrics.measure_cell(opened, cell)["sides"]
+                health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
                 say(f"{cell.name}: column-sum health {health} (0 is perfect)")
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")

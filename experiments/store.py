@@ -11,6 +11,7 @@ same each time: what a kill leaves is overwritten. A file has one writer at a ti
 
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -166,6 +167,15 @@ def _first_difference(one: Any, other: Any) -> tuple[str, Any, Any]:
         names.append(name)
         one, other = one.get(name), other.get(name)
     return ".".join(names), one, other
+
+
+def restored(data: Any) -> Any:
+    """What `write_json` was given, from what `read_json` returns: null is NaN, a list a tuple."""
+    if isinstance(data, dict):
+        return {key: restored(value) for key, value in data.items()}
+    if isinstance(data, list | tuple):
+        return tuple(restored(value) for value in data)
+    return math.nan if data is None else data
 
 
 def _finite(data: Any) -> Any:

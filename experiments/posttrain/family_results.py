@@ -22,8 +22,9 @@ from experiments.errors import InputError
 from experiments.posttrain.family import ARMS
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import plan_cell, score_cells
-from experiments.statistics.compare import PairedComparison
-from experiments.statistics.measures import measure
+from experiments.statistics.cell_metrics import measure_cell
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import METRICS
 from experiments.statistics.trend import trend
 from experiments.study.opened import open_study
 from experiments.study.pairs import PAIRS, SIDES
@@ -31,13 +32,6 @@ from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
 
 _CONTROL = "tiny_sft"
-_SHOWN = {
-    "activation_intensity": "intensity",
-    "information_complexity": "complexity",
-    "distribution_kurtosis": "kurtosis",
-    "sample_diversity": "diversity",
-    "output_edge_entropy": "output entropy",
-}
 
 
 def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -> dict:
@@ -54,7 +48,8 @@ def collect(families: list[Path], alpha: float, questions: int, workdir: Path) -
 def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) -> dict:
     """Accuracy before and after, seconds of training, and each metric's comparison."""
     recipe, trained = family / arm / "recipe.json", family / arm / "model"
-    # A published family has neither: its arms are checkpoints, and its start lies beside them.
+    # A published family has no recipe and no folder `model`: each arm is a checkpoint, and the start
+    # lies beside the arms.
     start = family / "tiny_start"
     if recipe.exists():
         start = Path(store.read_json(recipe)["start_directory"])
@@ -75,7 +70,7 @@ def _arm(family: Path, arm: str, alpha: float, questions: int, workdir: Path) ->
     cell = plan_cell(opened, "arithmetic", study.rules[0], rows, _silent)
     for side in SIDES:
         score_cells(opened, [cell], side)
-    measured = measure(opened, cell)
+    measured = measure_cell(opened, cell)
     return {
         "accuracy": {side: figures[side]["accuracy"] for side in figures},
         "worked": {side: figures[side]["worked"] for side in figures},
@@ -94,21 +89,26 @@ def _figures(model: Path) -> dict:
 
 
 def _silent(line: str) -> None:
-    """Fifteen studies need no running commentary."""
+    """Say nothing: fifteen studies would print too much."""
 
 
 def table(results: dict) -> str:
     """Markdown: of each arm the accuracies, and of each metric the median relative change over the
-    training seeds with the number of seeds in which it clearly rises or falls."""
+    training seeds with the number of seeds in which it clearly rises or falls.
+
+    A metric that some arm or seed lacks, since it is newer than the figures, is left out.
+    """
+    measured = [entry["metrics"] for entries in results.values() for entry in entries]
+    shown = [metric for metric in METRICS if all(metric.key in found for found in measured)]
     lines = [
-        "| arm | accuracy, % | " + " | ".join(_SHOWN.values()) + " |",
-        "| --- | --- |" + " --- |" * len(_SHOWN),
+        "| arm | accuracy, % | " + " | ".join(metric.brief for metric in shown) + " |",
+        "| --- | --- |" + " --- |" * len(shown),
     ]
     for arm, entries in results.items():
         after = ", ".join(f"{100 * entry['accuracy']['rl']:.0f}" for entry in entries)
         cells = [f"{100 * entries[0]['accuracy']['base']:.0f} → {after}"]
-        for name in _SHOWN:
-            found = [PairedComparison(**entry["metrics"][name]) for entry in entries]
+        for metric in shown:
+            found = [Comparison.from_json(entry["metrics"][metric.key]) for entry in entries]
             middle = statistics.median(one.relative for one in found)
             seen = collections.Counter(map(trend, found))
             clear = ", ".join(

@@ -27,8 +27,8 @@ def edge_data(cells: Sequence[CellResult]) -> list[dict[str, Any]]:
 def _cell_data(cell: CellResult) -> dict[str, Any]:
     mask_WR = edge_mask(cell.num_layers)
     values = {
-        "base": cell.base_nWR.mean(axis=0, dtype=np.float64)[mask_WR],
-        "rl": cell.rl_nWR.mean(axis=0, dtype=np.float64)[mask_WR],
+        "base": cell.base_WR[mask_WR],
+        "rl": cell.rl_WR[mask_WR],
     }
     if cell.edge_low_WR is not None:
         values |= {"low": cell.edge_low_WR[mask_WR], "high": cell.edge_high_WR[mask_WR]}

@@ -17,7 +17,10 @@ import numpy as np
 
 from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
 from experiments.report.formats import number, percent
-from experiments.report.results import METRICS, CellResult, Comparison, Metric, StudyResult
+from experiments.report.results import CellResult, StudyResult
+from experiments.report.strongest_edges import strongest_edges
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import Metric
 from experiments.statistics.trend import trend
 from experiments.store import write_text
 
@@ -47,7 +50,7 @@ def table_markdown(study: StudyResult) -> str:
     """The paper's table 1 with intervals, one line a cell and metric, for a README or an issue."""
     lines = ["| " + " | ".join(MARKDOWN_COLUMNS) + " |", "|" + " --- |" * len(MARKDOWN_COLUMNS)]
     for cell in study.cells:
-        for metric, comparison in measured(cell):
+        for metric, comparison in cell.measured:
             lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
     note = (
         "Brackets hold 95 % bootstrap intervals over questions. *Here* is `rises` or `falls` where "
@@ -87,7 +90,10 @@ def eap_ig_graph(
     writers = [_one_head(name) for name in writer_names(num_layers)]
     readers = [_one_head(name) for name in reader_names(num_layers)]
     mask_WR = edge_mask(num_layers)
-    kept_WR = _connected(_strongest(scores_WR, mask_WR, in_graph))
+    kept_WR = np.zeros_like(mask_WR)
+    for place in strongest_edges(np.abs(scores_WR), mask_WR, in_graph):
+        kept_WR[place] = True
+    kept_WR = _connected(kept_WR)
     edges = {
         f"{writers[w]}->{readers[r]}": {
             "score": float(scores_WR[w, r]),
@@ -118,22 +124,17 @@ def write_edges(cell: CellResult, directory: Path, d_model: int) -> tuple[Path, 
     edges = directory / "edges.csv"
     write_text(edges, edges_csv(cell))
     written = [edges]
-    for side, scores_nWR in (("base", cell.base_nWR), ("rl", cell.rl_nWR)):
+    for side, scores_WR in (("base", cell.base_WR), ("rl", cell.rl_WR)):
         path = directory / f"graph_{side}.json"
-        graph = eap_ig_graph(scores_nWR.mean(axis=0, dtype=np.float64), d_model)
+        graph = eap_ig_graph(scores_WR, d_model)
         write_text(path, json.dumps(graph) + "\n")
         written.append(path)
     return tuple(written)
 
 
-def measured(cell: CellResult) -> list[tuple[Metric, Comparison]]:
-    """A cell's comparisons in the order of `METRICS`."""
-    return [(m, cell.comparisons[m.key]) for m in METRICS if m.key in cell.comparisons]
-
-
 def _table_lines(study: StudyResult) -> Iterable[tuple]:
     for cell in study.cells:
-        for metric, found in measured(cell):
+        for metric, found in cell.measured:
             published = cell.published.get(metric.key, (None, None))
             yield (
                 cell.pair, cell.dataset, cell.alpha, metric.key,
@@ -163,14 +164,13 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
         *sides,
         f"{change} % [{low}, {high}]",
         trend(found),
-        metric.paper,
+        metric.paper or "",
         "" if published is None else f"{number(published[0])} → {number(published[1])}",
     ]
 
 
 def _edge_lines(cell: CellResult) -> Iterable[tuple]:
-    base_WR = cell.base_nWR.mean(axis=0, dtype=np.float64)
-    rl_WR = cell.rl_nWR.mean(axis=0, dtype=np.float64)
+    base_WR, rl_WR = cell.base_WR, cell.rl_WR
     writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
     for w, r in np.argwhere(edge_mask(cell.num_layers)):
         interval = (None, None)
@@ -192,7 +192,8 @@ def _csv(columns: tuple[str, ...], lines: Iterable[tuple]) -> str:
 def _field(value):
     if not isinstance(value, float):
         return value
-    return float(value) if math.isfinite(value) else ""  # numpy's floats have another repr
+    # A numpy float would be written as np.float64(0.5).
+    return float(value) if math.isfinite(value) else ""
 
 
 def _one_head(name: str) -> str:
@@ -201,15 +202,6 @@ def _one_head(name: str) -> str:
         return name
     node, bracket, kind = name.partition("<")
     return f"{node}.h0{bracket}{kind}"
-
-
-def _strongest(scores_WR: np.ndarray, mask_WR: np.ndarray, count: int) -> np.ndarray:
-    """The `count` existing edges of the largest |score|, ties in the matrix's order."""
-    strength_E = np.where(mask_WR, np.abs(scores_WR), -1.0).ravel()
-    order_E = np.argsort(-strength_E, kind="stable")[: min(count, int(mask_WR.sum()))]
-    kept_E = np.zeros(strength_E.size, bool)
-    kept_E[order_E] = True
-    return kept_E.reshape(scores_WR.shape)
 
 
 def _connected(kept_WR: np.ndarray) -> np.ndarray:

@@ -103,7 +103,7 @@ def name_axes(axes: Axes, num_layers: int) -> None:
     if every == 1:
         rows, columns = range(len(writers)), range(len(readers))
     else:
-        # Without a0, whose name would lie on that of its neighbour, the input.
+        # a0 is not named: its name would overlap that of the input, which stands beside it.
         rows = [0, *(1 + 2 * layer for layer in range(every, num_layers, every))]
         columns = [*(4 * layer for layer in range(0, num_layers, every)), len(readers) - 1]
     axes.set_yticks(list(rows), [writers[row] for row in rows], fontsize=7)
@@ -116,7 +116,8 @@ def name_axes(axes: Axes, num_layers: int) -> None:
         axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)
 
 
-# A figure goes into a file and into the page; drawing it is most of a report's time.
+# Each figure is saved twice, as a file and in the page. Drawing is most of a report's time, so the
+# bytes are kept as long as the figure.
 _KEPT: weakref.WeakKeyDictionary[Figure, dict[tuple, bytes]] = weakref.WeakKeyDictionary()
 
 

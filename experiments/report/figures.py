@@ -29,6 +29,7 @@ from experiments.report.figure_style import (
 )
 from experiments.report.graph_figure import graph_figure
 from experiments.report.results import CellResult
+from experiments.report.strongest_edges import strongest_edges
 from experiments.store import write_bytes
 
 TOP_EDGES = 20
@@ -39,8 +40,7 @@ _SIDES = (("base", BASE_COLOUR, "-"), ("rl", RL_COLOUR, "--"))
 def heat_maps(cell: CellResult) -> Figure:
     """Mean score of every edge: base and rl on one scale, and their difference on its own."""
     mask_WR = edge_mask(cell.num_layers)
-    base_WR = cell.base_nWR.mean(axis=0, dtype=np.float64)
-    rl_WR = cell.rl_nWR.mean(axis=0, dtype=np.float64)
+    base_WR, rl_WR = cell.base_WR, cell.rl_WR
     shared = score_norm(base_WR, rl_WR)
     panels = (
         ("Before (base)", base_WR, shared, SCORE_COLOURS),
@@ -111,7 +111,8 @@ def answer_lengths(cell: CellResult) -> Figure:
     }
     pooled = [*lengths["base"], *lengths["rl"]]
     low, high = min(*pooled, cell.t_cut), max(*pooled, cell.t_cut)
-    width = math.ceil((high - low + 1) / 30)  # whole tokens, so that no bin holds more lengths
+    # Bins are a whole number of tokens wide, so that all hold equally many possible lengths.
+    width = math.ceil((high - low + 1) / 30)
     edges = np.arange(low, high + width + 1, width) - 0.5
     figure = new_figure(8.6, 3.3)
     axes = figure.subplots()
@@ -134,9 +135,8 @@ def answer_lengths(cell: CellResult) -> Figure:
 def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
     """The edges of the largest |mean difference|, by name, each with its 95 % interval."""
     writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
-    places = largest_changes(cell, count)
-    base_WR = cell.base_nWR.mean(axis=0, dtype=np.float64)
-    rl_WR = cell.rl_nWR.mean(axis=0, dtype=np.float64)
+    base_WR, rl_WR = cell.base_WR, cell.rl_WR
+    places = strongest_edges(np.abs(rl_WR - base_WR), edge_mask(cell.num_layers), count)
     figure = new_figure(8.6, 1.2 + 0.24 * len(places))
     means, changes = figure.subplots(1, 2, sharey=True)
     heights = np.arange(len(places))
@@ -172,17 +172,6 @@ def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
         changes.set_title("hollow: the interval includes 0", fontsize=8)
     figure.suptitle(f"{plain(cell.name)}: the {len(places)} edges that change most", fontsize=10)
     return figure
-
-
-def largest_changes(cell: CellResult, count: int) -> list[tuple[int, int]]:
-    """(writer, reader) of the edges of the largest |mean rl - mean base|, largest first."""
-    change_WR = np.abs(
-        cell.rl_nWR.mean(axis=0, dtype=np.float64) - cell.base_nWR.mean(axis=0, dtype=np.float64)
-    )
-    change_WR[~edge_mask(cell.num_layers)] = -1.0
-    count = min(count, int((change_WR >= 0).sum()))
-    order_E = np.argsort(-change_WR.ravel(), kind="stable")[:count]
-    return [divmod(int(place), change_WR.shape[1]) for place in order_E]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

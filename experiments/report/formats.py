@@ -20,3 +20,8 @@ def number(value: float) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A signed change in percent, without the sign of percent, or `undefined`."""
     return f"{100 * share:+.{digits}f}" if math.isfinite(share) else UNDEFINED
+
+
+def health_text(value: float | None) -> str:
+    """A health figure for people, two digits; None, of scores that are all zero, is not defined."""
+    return UNDEFINED if value is None else f"{value:.1e}"

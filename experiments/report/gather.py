@@ -9,13 +9,12 @@ import numpy as np
 from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
+from experiments.report.formats import health_text
 from experiments.report.results import (
-    METRIC_BY_KEY,
     Accuracy,
     CellResult,
     HealthFigure,
     PairInfo,
-    Sensitivity,
     StudyResult,
 )
 from experiments.responses import generated
@@ -23,12 +22,14 @@ from experiments.responses.published_format import read_rows
 from experiments.responses.tokenization import load_tokenizer
 from experiments.scoring.cells import cell_name
 from experiments.scoring.selection import Step
-from experiments.statistics.compare import PairedComparison, proportion_interval
-from experiments.statistics.measures import health_text
+from experiments.statistics.compare import Comparison, proportion_interval
+from experiments.statistics.metrics import METRIC_BY_KEY
+from experiments.statistics.sensitivity import Sensitivity
 from experiments.study.pairs import SIDES
 from experiments.study.rule import Rule
 
-# Of column sums, see metrics.column_sum_residual: a lost writer gives a value of order 1.
+# Largest sound column sum by numerics, see `eap_jax.metrics.column_sum_residual`: a missing writer
+# gives a value of order 1.
 _SOUND = {"float32": 1e-3, "bfloat16": 5e-2, "published": 5e-2}
 
 
@@ -86,7 +87,7 @@ def _cells(
 ) -> list[CellResult]:
     decode = _decoder(manifest)
     asked = {found.dataset: _asked(found) for found in accuracies if found.side == "base"}
-    rows: dict[str, dict] = {}  # by dataset: its cells share them
+    rows: dict[str, dict] = {}  # by dataset, since all its cells choose from the same rows
     cells = []
     for name in manifest["cells"]:
         dataset = Path(name).parent.name
@@ -114,8 +115,8 @@ def _cell(
         losses[side] = np.asarray(
             store.read_json(directory / f"losses_{side}.json")["losses"], np.float32
         )
-    # The paper's values are those of its own rule.
-    known = {} if rule.variant else published.CELLS.get((pair["key"], dataset, rule.alpha), {})
+    # The paper's values hold for its own rule of selection only.
+    known = {} if rule.variant else published.cell_values(pair["key"], dataset, rule.alpha)
     ends = {}
     if len(chosen) > 1:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
@@ -129,7 +130,7 @@ def _cell(
         t_cut=found["cut"],
         funnel=[*asked, *(Step(**step) for step in found["selection"])],
         comparisons={
-            key: _comparison(fields) for key, fields in found["metrics"].items()
+            key: Comparison.from_json(fields) for key, fields in found["metrics"].items()
             if key in METRIC_BY_KEY
         },
         base_losses_n=losses["base"],
@@ -148,17 +149,6 @@ def _asked(base: Accuracy) -> list[Step]:
         Step(name="questions", rows=base.total, reason="both models were asked"),
         Step(name="base right", rows=base.right, reason="the base model answered correctly"),
     ]
-
-
-def _comparison(fields: dict[str, Any]) -> PairedComparison:
-    """Undo JSON: null is NaN, a list is an interval."""
-
-    def restored(value):
-        if value is None:
-            return float("nan")
-        return tuple(map(restored, value)) if isinstance(value, list) else value
-
-    return PairedComparison(**{name: restored(value) for name, value in fields.items()})
 
 
 def _decoder(manifest: dict[str, Any]) -> Callable | None:
@@ -213,7 +203,6 @@ def _sensitivities(directory: Path, manifest: dict[str, Any]) -> list[Sensitivit
     found = []
     for name in manifest["cells"]:
         for row in store.read_json(directory / name / "metrics.json")["sensitivities"]:
-            known = {key: float("nan") if value is None else value for key, value in row.items()}
             cell = f"{manifest['pair']['key']}, {row['cell']}"
-            found.append(Sensitivity(**known | {"cell": cell}))
+            found.append(Sensitivity(**store.restored(row | {"cell": cell})))
     return found

@@ -24,6 +24,7 @@ from experiments.report.figure_style import (
     styled,
 )
 from experiments.report.results import CellResult
+from experiments.report.strongest_edges import strongest_edges
 
 DEFAULT_EDGES = 120
 _WIDEST = 5.0
@@ -38,9 +39,10 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     Line width grows with the square root of |score|, colour shows score and sign.
     """
     layers = cell.num_layers
-    base_WR = to_block(cell.base_nWR.mean(axis=0, dtype=np.float64))
-    rl_WR = to_block(cell.rl_nWR.mean(axis=0, dtype=np.float64))
-    shown = strongest_edges(base_WR, rl_WR, layers, edges)
+    base_WR = to_block(cell.base_WR)
+    rl_WR = to_block(cell.rl_WR)
+    mask_WR = edge_mask(layers, "block")
+    shown = strongest_edges(np.maximum(np.abs(base_WR), np.abs(rl_WR)), mask_WR, edges)
     norm = score_norm(base_WR, rl_WR, linear=0.01)
     height = 1.9 + max(3.2, (layers + 2) * 0.33)
     figure = new_figure(8.6, height)
@@ -50,7 +52,7 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
         _draw_edges(axes, scores_WR, shown, layers, norm)
         _draw_nodes(axes, layers)
         axes.set_title(title)
-    total = int(edge_mask(layers, "block").sum())
+    total = int(mask_WR.sum())
     chosen = "all" if len(shown) == total else f"the {len(shown)} strongest of {total:,}"
     figure.suptitle(
         f"{plain(cell.name)}: {chosen} edges by mean score over {cell.num_samples} questions",
@@ -75,18 +77,6 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     return figure
 
 
-def strongest_edges(
-    base_WR: np.ndarray, rl_WR: np.ndarray, num_layers: int, count: int
-) -> list[tuple[int, int]]:
-    """(writer, reader) of the `count` block edges of the largest max(|base|, |rl|)."""
-    strength_WR = np.where(
-        edge_mask(num_layers, "block"), np.maximum(np.abs(base_WR), np.abs(rl_WR)), -1.0
-    )
-    count = min(count, int((strength_WR >= 0).sum()))
-    order_E = np.argsort(-strength_WR.ravel(), kind="stable")[:count]
-    return [divmod(int(place), base_WR.shape[1]) for place in order_E]
-
-
 def _place(name: str, num_layers: int) -> tuple[float, float]:
     if name == "input":
         return 0.5, -1.15
@@ -99,7 +89,7 @@ def _draw_edges(
     axes: Axes, scores_WR: np.ndarray, shown: list[tuple[int, int]], layers: int, norm: SymLogNorm
 ) -> None:
     writers, readers = writer_names(layers), reader_names(layers, "block")
-    # Weak edges first, so that strong ones lie on top.
+    # Weak edges are drawn first, so that strong ones lie on top.
     shown = sorted(shown, key=lambda edge: abs(scores_WR[edge]))
     values = np.array([scores_WR[edge] for edge in shown])
     paths = [

@@ -19,22 +19,15 @@ from eap_jax.graph import reader_names, writer_names
 from experiments.report import published
 from experiments.report.edge_data import edge_data
 from experiments.report.examples import examples
-from experiments.report.exports import measured
 from experiments.report.figure_style import png, svg
 from experiments.report.figures import CELL_FIGURES, cell_figures
 from experiments.report.formats import number, percent
-from experiments.report.results import (
-    METRIC_BY_KEY,
-    METRICS,
-    TABLE_METRICS,
-    Accuracy,
-    CellResult,
-    Interval,
-    StudyResult,
-)
-from experiments.report.sweep_figures import sweep_figures
+from experiments.report.results import Accuracy, CellResult, StudyResult, comparisons_of
+from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
 from experiments.report.verdict import agreement, verdicts
 from experiments.statistics.across_cells import holm, rise_summary
+from experiments.statistics.bootstrap import Interval
+from experiments.statistics.metrics import METRIC_BY_KEY, METRICS, TABLE_METRICS
 from experiments.statistics.trend import trend
 from experiments.store import write_text
 
@@ -43,11 +36,6 @@ DRAWN_CELLS = 12
 _LARGEST_SVG = 400_000
 Drawn = Mapping[str, Mapping[str, Figure]]
 _TEMPLATES = Path(__file__).parent / "templates"
-_SWEEP_TITLES = {
-    "figure_3a_diversity": "Change of diversity in every comparison (figure 3a of the paper)",
-    "figure_3b_output_entropy": "Change of output-edge entropy (figure 3b of the paper)",
-    "metrics_against_alpha": "Metrics against alpha, the counted share of the answer",
-}
 
 
 def write_page(study: StudyResult, directory: Path, drawn: Drawn | None = None) -> Path:
@@ -85,7 +73,7 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
         metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
         accuracies=[_accuracy(found) for found in study.accuracies],
         sweep=[
-            {"title": _SWEEP_TITLES[name], "image": data_uri(figure)}
+            {"title": SWEEP_TITLES[name], "image": data_uri(figure)}
             for name, figure in figures.items()
         ],
         cells=[_cell(cell, (drawn or {}).get(cell.name)) for cell in study.cells[:DRAWN_CELLS]],
@@ -122,7 +110,7 @@ def _rises(study: StudyResult) -> list[dict[str, Any]]:
     """One line a metric: in how many comparisons it rises, and by how much on average."""
     lines = []
     for metric in METRICS:
-        found = [c.comparisons[metric.key] for c in study.cells if metric.key in c.comparisons]
+        found = comparisons_of(study.cells, metric)
         if found:
             trends = [trend(comparison) for comparison in found]
             lines.append(
@@ -141,7 +129,7 @@ def _statistics(study: StudyResult) -> list[dict[str, Any]]:
     lines = [
         {"cell": cell, "metric": metric, "found": found, "trend": trend(found)}
         for cell in study.cells
-        for metric, found in measured(cell)
+        for metric, found in cell.measured
     ]
     corrected = holm([line["found"].wilcoxon_p for line in lines])
     return [line | {"holm": float(p)} for line, p in zip(lines, corrected, strict=True)]

@@ -1,109 +1,22 @@
 """What figures, tables and the report are made from: measured cells and the study they belong to.
 
-Plain data, filled from a run directory's files by `gather`. A cell is one (pair, dataset, alpha): two
-stacks of score matrices over the same questions, their rows, and the statistics of their comparison.
+Plain data, filled from a run directory's files by `gather`. A cell is one pair, dataset and rule of
+selection, that is alpha and the rule's variant: two stacks of score matrices over the same questions,
+their rows, and the statistics of their comparison.
 """
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
 from eap_jax.graph import num_layers_of
 from experiments.scoring.selection import Step
-
-Direction = Literal["rises", "falls"]
-Interval = tuple[float, float]
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Metric:
-    """How a statistic is named to readers, and which way the paper saw it go.
-
-    Attributes:
-      key: name in files and of the function in `eap_jax.metrics`.
-      label: full name.
-      short: name in the paper's table.
-      unit: of its values; empty for a pure number.
-      meaning: one plain clause.
-      paper: direction after online RL in the paper.
-    """
-
-    key: str
-    label: str
-    short: str
-    unit: str
-    meaning: str
-    paper: Direction
-
-
-METRICS: tuple[Metric, ...] = (
-    Metric(
-        key="activation_intensity",
-        label="Activation intensity",
-        short="Act.Intens.",
-        unit="",
-        meaning="how strongly the parts of the network influence the answer, on average",
-        paper="rises",
-    ),
-    Metric(
-        key="information_complexity",
-        label="Information complexity",
-        short="Info.Complex.",
-        unit="nats",
-        meaning="how varied the strengths of the connections are",
-        paper="rises",
-    ),
-    Metric(
-        key="distribution_kurtosis",
-        label="Distribution kurtosis",
-        short="Dist.Kurt.",
-        unit="",
-        meaning="how much a few extreme connections stand out from the rest",
-        paper="falls",
-    ),
-    Metric(
-        key="sample_diversity",
-        label="Inter-sample diversity",
-        short="Diversity",
-        unit="",
-        meaning="how differently the network is used from one question to the next",
-        paper="rises",
-    ),
-    Metric(
-        key="output_edge_entropy",
-        label="Output-edge entropy",
-        short="Out.Entropy",
-        unit="nats",
-        meaning="how varied the strengths of the connections into the output are",
-        paper="rises",
-    ),
-)
-TABLE_METRICS = METRICS[:3]
-METRIC_BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}
-
-
-class Comparison(Protocol):
-    """A paired comparison of one metric, as `experiments.statistics.compare` makes it.
-
-    `relative` is difference / |base|. Intervals are (low, high). p-values and the effect size are
-    NaN where they are not defined.
-    """
-
-    metric: str
-    base: float
-    rl: float
-    difference: float
-    relative: float
-    base_interval: Interval
-    rl_interval: Interval
-    difference_interval: Interval
-    relative_interval: Interval
-    wilcoxon_p: float
-    sign_p: float
-    effect_size: float
-    samples: int
+from experiments.statistics.bootstrap import Interval
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import METRICS, Metric
+from experiments.statistics.sensitivity import Sensitivity
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -188,6 +101,21 @@ class CellResult:
         """n."""
         return len(self.base_nWR)
 
+    @property
+    def base_WR(self) -> np.ndarray:
+        """Mean base scores over the questions, float64 [W, R]."""
+        return self.base_nWR.mean(axis=0, dtype=np.float64)
+
+    @property
+    def rl_WR(self) -> np.ndarray:
+        """Mean rl scores over the questions, float64 [W, R]."""
+        return self.rl_nWR.mean(axis=0, dtype=np.float64)
+
+    @property
+    def measured(self) -> list[tuple[Metric, Comparison]]:
+        """The comparisons with their metrics, in the order of `METRICS`."""
+        return [(m, self.comparisons[m.key]) for m in METRICS if m.key in self.comparisons]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairInfo:
@@ -228,24 +156,6 @@ class Accuracy:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sensitivity:
-    """What a free choice does to a metric.
-
-    Attributes:
-      cell: name of the cell.
-      metric: key of the metric.
-      choice: the setting, as text: `50 bins`, `one range for both`, `25 samples`.
-      base, rl: the metric's values under it.
-    """
-
-    cell: str
-    metric: str
-    choice: str
-    base: float
-    rl: float
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class StudyResult:
     """Everything the report of a study shows.
 
@@ -281,3 +191,8 @@ class StudyResult:
         for cell in self.cells:
             if cell.pair not in known:
                 raise ValueError(f"study: {cell.name}: expected one of the pairs {sorted(known)}")
+
+
+def comparisons_of(cells: Sequence[CellResult], metric: Metric) -> list[Comparison]:
+    """One metric's comparisons in the cells in which it was measured."""
+    return [cell.comparisons[metric.key] for cell in cells if metric.key in cell.comparisons]

@@ -14,23 +14,18 @@ from typing import Literal
 import numpy as np
 
 from experiments.report.formats import number, percent
-from experiments.report.results import (
-    METRICS,
-    TABLE_METRICS,
-    CellResult,
-    Comparison,
-    Direction,
-    Metric,
-    PairInfo,
-    Sensitivity,
-    StudyResult,
-)
-from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE
+from experiments.report.results import CellResult, PairInfo, StudyResult, comparisons_of
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import METRICS, Direction, Metric
+from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed, trend
 
-Status = Literal["as in the paper", "opposite to the paper", "no clear change", "mixed"]
+Status = Literal[
+    "as in the paper", "opposite to the paper", "no clear change", "mixed", "not in the paper"
+]
 _FEW_QUESTIONS = 30
-# Of fewer pairs, a two-sided signed-rank test never reaches p < 0.05: its smallest is 2 / 2^n.
+# With fewer questions the two-sided signed-rank test cannot reach p < 0.05: its smallest p of n
+# questions is 2 / 2^n.
 _TESTABLE = 6
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 
@@ -61,12 +56,9 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
         cells = [cell for cell in study.cells if cell.pair == pair.key]
         if cells:
             findings = tuple(
-                _finding(
-                    metric,
-                    [c.comparisons[metric.key] for c in cells if metric.key in c.comparisons],
-                )
+                _finding(metric, comparisons)
                 for metric in METRICS
-                if any(metric.key in cell.comparisons for cell in cells)
+                if (comparisons := comparisons_of(cells, metric))
             )
             found.append(
                 PairVerdict(
@@ -84,8 +76,10 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
     return found
 
 
-def agreement(comparison: Comparison, direction: Direction) -> Status:
-    """How one cell's comparison stands to the paper's direction."""
+def agreement(comparison: Comparison, direction: Direction | None) -> Status:
+    """How one cell's comparison stands to the paper's direction, None if the paper gives none."""
+    if direction is None:
+        return "not in the paper"
     seen = trend(comparison)
     if seen == "unclear":
         return "no clear change"
@@ -135,7 +129,7 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
 def _headline(
     method: str, findings: Sequence[Finding], samples: Sequence[int], *, several: bool
 ) -> str:
-    signs = [finding for finding in findings if finding.metric in TABLE_METRICS]
+    signs = [finding for finding in findings if finding.metric.in_table]
     shown = sum(finding.status == "as in the paper" for finding in signs)
     against = sum(finding.status == "opposite to the paper" for finding in signs)
     total = len(signs)
@@ -182,23 +176,25 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
         noun = "question" if fewest == 1 else "questions"
         found.append(f"Only {fewest} {noun} in the smallest comparison: intervals are rough.")
     names = [cell.name for cell in cells]
-    if turned := [name for name in names if _range_decides(study.sensitivities, name)]:
-        where = "" if len(names) == 1 else f" in {len(turned)} of {len(names)} comparisons"
-        found.append(
-            "The sign of information complexity depends on its histogram's range"
-            f"{where}: each side's own, as published, or one for both; see How much the free "
-            "choices matter."
-        )
+    for metric in METRICS:
+        turned = [name for name in names if _range_decides(study.sensitivities, name, metric)]
+        if turned:
+            where = "" if len(names) == 1 else f" in {len(turned)} of {len(names)} comparisons"
+            found.append(
+                f"The sign of {metric.label.lower()} depends on its histogram's range"
+                f"{where}: each side's own, as published, or one for both; see How much the free "
+                "choices matter."
+            )
     if any(check.sound is False for check in study.health):
         found.append("A check of the run's soundness failed; see Health before you trust the rest.")
     return found
 
 
-def _range_decides(sensitivities: Sequence[Sensitivity], cell: str) -> bool:
-    """Whether complexity rises with one choice of the histogram's range and falls with the other."""
+def _range_decides(sensitivities: Sequence[Sensitivity], cell: str, metric: Metric) -> bool:
+    """Whether a metric rises with one choice of the histogram's range and falls with the other."""
     changes = [
         row.rl - row.base
         for row in sensitivities
-        if row.cell == cell and row.choice in (OWN_RANGE, ONE_RANGE)
+        if (row.cell, row.metric) == (cell, metric.key) and row.choice in (OWN_RANGE, ONE_RANGE)
     ]
     return len(changes) == 2 and changes[0] * changes[1] < 0

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from experiments.report.results import Comparison
+from experiments.statistics.compare import Comparison
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     if ((given_m[made] < 0) | (given_m[made] > 1)).any():
         raise ValueError(f"p-values: expected numbers in [0, 1], found {given_m[made].tolist()}")
     order = made[np.argsort(given_m[made], kind="stable")]
-    corrected_m = np.full(given_m.shape, np.nan)
+    corrected_m = np.full(given_m.shape, math.nan)
     steps = np.arange(len(order), 0, -1)
     corrected_m[order] = np.minimum(np.maximum.accumulate(given_m[order] * steps), 1.0)
     return corrected_m

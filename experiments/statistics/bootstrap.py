@@ -12,14 +12,18 @@ low, a resample's lower still); intervals of equal tails missed skewed differenc
 Axes: B sets of weights (the first one is the sample itself), n questions, E numbers a question.
 """
 
+import math
+
 import numpy as np
 import scipy.stats
 
 from experiments.statistics.functionals import Resampled
 
-# A smaller share of the numbers that a value is made of is rounding in float64.
+Interval = tuple[float, float]
+UNDEFINED: Interval = (math.nan, math.nan)
+# Relative to the numbers that a value is made of: what is smaller is rounding in float64.
 ROUNDING = 1e-12
-# With fewer questions hardly a resample has a standard error of use.
+# With fewer questions too many resamples hold one or two distinct ones: their errors are useless.
 _FEWEST_FOR_BOOTSTRAP = 5
 
 
@@ -30,9 +34,7 @@ def draw_weights(samples: int, resamples: int, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, samples)), drawn_Bn])
 
 
-def interval(
-    resampled: Resampled, weights_Bn: np.ndarray, *, confidence: float
-) -> tuple[float, float]:
+def interval(resampled: Resampled, weights_Bn: np.ndarray, *, confidence: float) -> Interval:
     """Studentised bootstrap interval of a statistic.
 
     Args:
@@ -49,23 +51,23 @@ def interval(
     values_B = resampled.corrected_B
     value = float(values_B[0])
     if samples < 2 or not np.isfinite(value):
-        return (np.nan, np.nan)
+        return UNDEFINED
     squares_B = (weights_Bn * resampled.influences_Bn**2).sum(axis=1)
     errors_B = np.sqrt(squares_B / (samples * (samples - 1)))
     rounding = ROUNDING * resampled.size
     if not np.isfinite(errors_B[0]):
-        return (np.nan, np.nan)
+        return UNDEFINED
     if errors_B[0] <= rounding:
-        # A difference that is rounding must not exclude zero.
+        # A difference as small as rounding is none, so its interval has to hold zero.
         return (min(value, 0.0), max(value, 0.0)) if abs(value) <= rounding else (value, value)
     if samples < _FEWEST_FOR_BOOTSTRAP:
         reach = scipy.stats.t.ppf((1 + confidence) / 2, samples - 1)
     else:
-        # A few equal questions: no spread, no standard error.
+        # A resample of equal questions only has no spread, so no standard error: it is left out.
         usable_B = np.isfinite(values_B) & (errors_B > rounding)
         usable_B[0] = False
         if not usable_B.any():
-            return (np.nan, np.nan)
+            return UNDEFINED
         reach = np.quantile(np.abs(values_B[usable_B] - value) / errors_B[usable_B], confidence)
     return (float(value - reach * errors_B[0]), float(value + reach * errors_B[0]))
 
@@ -97,14 +99,15 @@ def mean_intervals(
         varied_E = varied_E[:0]
     for start in range(0, len(varied_E), chunk):
         part_E = varied_E[start : start + chunk]
-        # Edges first: a quantile is taken over neighbours in memory.
+        # Edges are the first axis, so that each quantile goes over numbers side by side in memory.
         values_En = centred_nE[:, part_E].T
         shift_Eb = values_En @ resampled_bn.T / samples
         spread_Eb = values_En**2 @ resampled_bn.T / samples - shift_Eb**2
         errors_Eb = np.sqrt(np.maximum(spread_Eb, 0) / (samples - 1))
-        # Questions drawn with the same numbers leave rounding of the squares, hence its root.
+        # If all drawn questions have one number, their variance is rounding instead of zero; the
+        # error is its root, so the bound is the root of ROUNDING.
         usable_Eb = errors_Eb > np.sqrt(ROUNDING) * error_E[part_E, None]
-        steps_Eb = np.full_like(shift_Eb, np.nan)
+        steps_Eb = np.full_like(shift_Eb, math.nan)
         np.divide(np.abs(shift_Eb), errors_Eb, out=steps_Eb, where=usable_Eb)
         if usable_Eb.all():
             reach_E[part_E] = np.quantile(steps_Eb, confidence, axis=1, overwrite_input=True)

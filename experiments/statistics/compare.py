@@ -2,37 +2,44 @@
 
 Questions are the sample: both models answered the same ones, so a resample draws questions and
 takes both models' scores for each. Results hold for questions like these, this T_cut and these two
-checkpoints; another training seed is another draw that no interval here knows of.
+checkpoints. Training again with another seed would give another checkpoint; no interval here covers
+that.
 
-Intervals: resampling.py. Tests and effect size of the questions' own changes: paired_tests.py.
+Intervals: bootstrap.py. Tests and effect size of the questions' own changes: paired_tests.py.
 """
 
 import dataclasses
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import scipy.stats
 
-from experiments.report.results import Interval
-from experiments.statistics.bootstrap import draw_weights, interval, mean_intervals
-from experiments.statistics.functionals import entries_of, functionals_of
-from experiments.statistics.paired_tests import paired_tests, question_changes
-
-_NAN = float("nan")
+from experiments import store
+from experiments.statistics.bootstrap import (
+    UNDEFINED,
+    Interval,
+    draw_weights,
+    interval,
+    mean_intervals,
+)
+from experiments.statistics.metrics import METRICS, FreeChoices, Metric
+from experiments.statistics.paired_tests import Changes, paired_tests
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PairedComparison:
-    """One metric of two models on the same questions; see `experiments.report.results.Comparison`.
+class Comparison:
+    """One metric of two models on the same questions.
 
     Attributes:
       metric: its key.
-      base, rl: its values, as `eap_jax.metrics` gives them.
+      base, rl: its values.
       difference: rl - base.
       relative: difference / |base|; NaN if base is zero.
       base_interval, rl_interval, difference_interval, relative_interval: studentised bootstrap
-        intervals; NaN for one question, or where not defined. Those of a difference and of a
-        relative change are made apart and may, in a close case, disagree about zero:
+        intervals (low, high); NaN for one question, or where not defined. Those of a difference and
+        of a relative change are computed separately and may, in a close case, disagree about zero:
         `difference_interval` decides.
       wilcoxon_p, sign_p, effect_size: see `experiments.statistics.paired_tests.PairedTests`.
       samples: number of questions.
@@ -52,79 +59,72 @@ class PairedComparison:
     effect_size: float
     samples: int
 
+    @classmethod
+    def from_json(cls, fields: Mapping[str, Any]) -> "Comparison":
+        """A comparison as a file holds it: null is NaN, an interval is a list."""
+        return cls(**store.restored(dict(fields)))
+
 
 def compare(
     base_nWR: np.ndarray,
     rl_nWR: np.ndarray,
+    choices: FreeChoices | None = None,
     *,
     resamples: int = 2000,
     confidence: float = 0.95,
     seed: int = 0,
-    support_WR: np.ndarray | None = None,
-    bins: int = 100,
-    upper: float | None = None,
-    output_upper: float | None = None,
     one_range: bool = False,
-) -> dict[str, PairedComparison]:
-    """Compare all five metrics of two stacks of score matrices.
+) -> dict[str, Comparison]:
+    """Compare all metrics of two stacks of score matrices.
+
+    Resamples keep the histogram range of the full sample, so an entropy's interval says how sure
+    the entropy is on this scale, not how sure the scale is. If each side has a range of its own, as
+    published, two sides that differ by chance only mostly get an interval without zero, since one
+    largest |W| sets each scale; the tests use one range and do not.
 
     Args:
       base_nWR, rl_nWR: scores [n, W, R], the same question at the same place.
+      choices: what the metrics' definitions leave open; None: as published.
       resamples: number of bootstrap resamples, at least 20.
       confidence: of the intervals.
       seed: of the resampling; equal seeds give equal results.
-      support_WR: entries that count; see `eap_jax.metrics`. Not for the output edges.
-      bins: of the histograms of both entropies.
-      upper: end of the range of information complexity on both sides; None: each side's largest
-        |W|, as published. Resamples keep the range of the full sample, so an interval is
-        conditional on it: how sure the entropy on this scale is, not how sure the scale is. With
-        ranges of their own two sides that do not differ except by chance mostly get an interval
-        without zero, since one largest |W| sets each scale; the tests use one range and do not.
-      output_upper: the same for output-edge entropy.
-      one_range: where no end is given, both sides take the largest |W| of the two. Not the
-        published reading, but the one whose difference does not hang on two single entries.
+      one_range: see `FreeChoices.with_one_range`. Not the published reading, but its difference
+        does not depend on one largest entry a side.
 
     Returns:
-      {metric key: comparison}.
+      {metric key: comparison}, in the order of `METRICS`.
 
     Raises:
       ValueError: the stacks differ in shape, are not [n, W, R] or hold a number that is not finite;
         an option makes no sense.
     """
     _check(base_nWR, rl_nWR, confidence, resamples)
+    choices = choices or FreeChoices()
     if one_range:
-        stacks = (np.asarray(base_nWR), np.asarray(rl_nWR))
-        upper = upper or _largest(stacks, support_WR)
-        output_upper = output_upper or _largest([stack[:, :, -1:] for stack in stacks], None)
-    sides = []
-    for name, scores_nWR in (("base", base_nWR), ("rl", rl_nWR)):
-        try:
-            sides.append(
-                functionals_of(
-                    scores_nWR, support_WR, bins=bins, upper=upper, output_upper=output_upper
-                )
-            )
-        except ValueError as error:
-            raise ValueError(f"{name} {error}") from None
-    weights_Bn = draw_weights(len(base_nWR), resamples, seed)
-    domains = {
-        "activation_intensity": (0.0, math.inf),
-        "information_complexity": (0.0, math.log(bins)),
-        "distribution_kurtosis": (-2.0, math.inf),
-        "sample_diversity": (0.0, 2.0),
-        "output_edge_entropy": (0.0, math.log(bins)),
+        choices = choices.with_one_range(base_nWR, rl_nWR)
+    sides = {
+        "base": np.asarray(base_nWR, np.float64),
+        "rl": np.asarray(rl_nWR, np.float64),
     }
-    base_side, rl_side = sides
-    changes = question_changes(
-        base_nWR, rl_nWR, support_WR, bins=bins, upper=upper, output_upper=output_upper
-    )
+    weights_Bn = draw_weights(len(base_nWR), resamples, seed)
     return {
-        metric: _compared(
-            metric, base_side[metric], rl_side[metric], paired_tests(changes[metric]), weights_Bn,
-            confidence, domain,
-        )
-        for metric, domain in domains.items()
-    }  # fmt: skip
+        metric.key: _compared(metric, sides, choices, weights_Bn, confidence) for metric in METRICS
+    }
+
+
+def question_changes(
+    base_nWR: np.ndarray, rl_nWR: np.ndarray, metric: Metric, choices: FreeChoices
+) -> Changes:
+    """Each question's change in one metric.
+
+    A histogram's range, where none is given, ends at the largest |W| of both sides.
+
+    Args:
+      base_nWR, rl_nWR: finite scores [n, W, R] of the same questions.
+      metric, choices: what is measured.
+    """
+    both_mWR = np.concatenate([np.asarray(base_nWR, np.float64), np.asarray(rl_nWR, np.float64)])
+    return metric.changes(both_mWR, choices)
 
 
 def edge_intervals(
@@ -189,40 +189,45 @@ def _check(base_nWR, rl_nWR, confidence: float, resamples: int) -> None:
         )
 
 
-def _largest(stacks, support_WR) -> float | None:
-    """Largest |W| of both sides; None, which takes any range, if all are zero or one is NaN."""
-    ends = [float(np.abs(entries_of(stack_nWR, support_WR)).max()) for stack_nWR in stacks]
-    return max(ends) if np.isfinite(ends).all() and max(ends) > 0 else None
-
-
 def _compared(
-    metric, base_side, rl_side, tests, weights_Bn, confidence, domain
-) -> PairedComparison:
-    (base, base_functional), (rl, rl_functional) = base_side, rl_side
-    found = {}
-    for side, functional in (("base", base_functional), ("rl", rl_functional)):
-        found[side] = functional and functional.resample(weights_Bn)
-    undefined = (_NAN, _NAN)
-    intervals = {"base": undefined, "rl": undefined, "difference": undefined, "relative": undefined}
-    for side, resampled in found.items():
-        if resampled is not None:
-            ends = interval(resampled, weights_Bn, confidence=confidence)
-            low, high = (float(np.clip(end, *domain)) for end in ends)
-            intervals[side] = (low, high)
-    if found["base"] is not None and found["rl"] is not None:
-        difference = found["rl"] - found["base"]
-        changes = {"difference": difference, "relative": difference.over_magnitude(found["base"])}
-        for name, resampled in changes.items():
-            intervals[name] = interval(resampled, weights_Bn, confidence=confidence)
-        if domain[0] == 0:  # what cannot be negative falls by 100 % at most
-            low, high = (float(np.clip(end, -1.0, None)) for end in intervals["relative"])
-            intervals["relative"] = (low, high)
-    return PairedComparison(
-        metric=metric,
+    metric: Metric,
+    sides: Mapping[str, np.ndarray],
+    choices: FreeChoices,
+    weights_Bn: np.ndarray,
+    confidence: float,
+) -> Comparison:
+    """One metric of both sides' scores [n, W, R] under `weights_Bn`."""
+    values = {}
+    for side, scores_nWR in sides.items():
+        try:
+            values[side] = metric.value(scores_nWR, choices)
+        except ValueError as error:
+            raise ValueError(f"{side} {error}") from None
+    lowest, highest = metric.domain(choices)
+    resampled = {
+        side: metric.functional(scores_nWR, choices).resample(weights_Bn)
+        for side, scores_nWR in sides.items()
+        if math.isfinite(values[side])
+    }
+    intervals = dict.fromkeys(("base", "rl", "difference", "relative"), UNDEFINED)
+    for side, found in resampled.items():
+        ends = interval(found, weights_Bn, confidence=confidence)
+        intervals[side] = _within(ends, lowest, highest)
+    if len(resampled) == 2:
+        difference = resampled["rl"] - resampled["base"]
+        relative = difference.over_magnitude(resampled["base"])
+        intervals["difference"] = interval(difference, weights_Bn, confidence=confidence)
+        intervals["relative"] = interval(relative, weights_Bn, confidence=confidence)
+        if lowest == 0:  # what cannot be negative falls by 100 % at most
+            intervals["relative"] = _within(intervals["relative"], -1.0, math.inf)
+    tests = paired_tests(question_changes(sides["base"], sides["rl"], metric, choices))
+    base, rl = values["base"], values["rl"]
+    return Comparison(
+        metric=metric.key,
         base=base,
         rl=rl,
         difference=rl - base,
-        relative=(rl - base) / abs(base) if base else _NAN,
+        relative=(rl - base) / abs(base) if base else math.nan,
         base_interval=intervals["base"],
         rl_interval=intervals["rl"],
         difference_interval=intervals["difference"],
@@ -232,3 +237,9 @@ def _compared(
         effect_size=tests.effect_size,
         samples=weights_Bn.shape[1],
     )
+
+
+def _within(ends: Interval, lowest: float, highest: float) -> Interval:
+    """The interval without what lies outside [lowest, highest]."""
+    low, high = (float(np.clip(end, lowest, highest)) for end in ends)
+    return (low, high)

@@ -1,10 +1,10 @@
-"""The five metrics as functions of the questions' weights.
+"""Kinds of statistics as functions of the questions' weights: mean, pooled entropy, mean of pairs.
 
-A metric is kept as what each question contributes to it (a mean, histogram shares, correlations
-with the others), so its value under any weights of the questions is a small matrix product.
-`resample` gives B such values and, at each, the influence of every question: n times the
-derivative of the value by the question's weight, which is the question's own part in it less the
-mean part.
+A statistic is kept as what each question contributes to it (a number, histogram shares,
+correlations with the others), so its value under any weights is a small matrix product. `resample`
+gives B such values and, at each, the influence of every question: n times the derivative of the
+value by the question's weight. For a mean that is the question's number minus the mean.
+Which metric is of which kind: `experiments.statistics.metrics`.
 
 Axes: B sets of weights (the first one is the sample itself), n questions, b bins of a histogram,
 E entries of a score matrix.
@@ -16,8 +16,6 @@ import math
 
 import numpy as np
 
-from eap_jax import metrics
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Resampled:
@@ -25,9 +23,9 @@ class Resampled:
 
     Attributes:
       values_B: its value under each set of weights, NaN where it is not defined.
-      corrected_B: the same less an estimate of its bias.
+      corrected_B: the same minus an estimate of its bias.
       influences_Bn: influence of each question at each value; their weighted sum is zero.
-      size: of the numbers the values are made of; tells rounding from a spread.
+      size: of the numbers the values are made of; a spread far below it is rounding.
     """
 
     values_B: np.ndarray
@@ -58,7 +56,7 @@ class Resampled:
 
 
 class Functional(abc.ABC):
-    """A metric as a function of the questions' weights."""
+    """A statistic as a function of the questions' weights."""
 
     @abc.abstractmethod
     def resample(self, weights_Bn: np.ndarray) -> Resampled:
@@ -67,7 +65,7 @@ class Functional(abc.ABC):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mean(Functional):
-    """The mean of one number a question (intensity, kurtosis)."""
+    """The mean of one number a question."""
 
     values_n: np.ndarray
 
@@ -118,7 +116,7 @@ class PairMean(Functional):
 
     A U-statistic. A question drawn twice is not paired with itself, so weights w give
     1 - sum_{i != j} w_i w_j c_ij / sum_{i != j} w_i w_j; undefined if only one question is drawn.
-    The one pair of two questions tells nothing about a spread: their influences are NaN.
+    Two questions make one pair, and one number has no spread: their influences are NaN.
     """
 
     matrix_nn: np.ndarray
@@ -134,62 +132,10 @@ class PairMean(Functional):
             excess_Bn = sums_Bn - mean_B[:, None] * (total_B[:, None] - weights_Bn)
             influences_Bn = -2 * total_B[:, None] * excess_Bn / pairs_B[:, None]
         if len(off_diagonal_nn) < 3:
-            influences_Bn = np.full_like(influences_Bn, np.nan)
+            influences_Bn = np.full_like(influences_Bn, math.nan)
         return Resampled(
             values_B=1 - mean_B, corrected_B=1 - mean_B, influences_Bn=influences_Bn, size=1.0
         )
-
-
-def functionals_of(
-    scores_nWR: np.ndarray,
-    support_WR: np.ndarray | None,
-    *,
-    bins: int,
-    upper: float | None,
-    output_upper: float | None,
-) -> dict[str, tuple[float, Functional | None]]:
-    """The five metrics of a stack of score matrices, each with its functional.
-
-    Args:
-      scores_nWR: scores [n, W, R].
-      support_WR, bins, upper: as in `eap_jax.metrics`; histograms keep the range of all questions.
-      output_upper: `upper` of output-edge entropy.
-
-    Returns:
-      {metric key: (value by `eap_jax.metrics`, functional or None where the value is not defined)}.
-
-    Raises:
-      ValueError: see `eap_jax.metrics`.
-    """
-    scores_nWR = np.asarray(scores_nWR, np.float64)
-    values = {
-        "activation_intensity": metrics.activation_intensity(scores_nWR, support_WR),
-        "information_complexity": metrics.information_complexity(
-            scores_nWR, support_WR, bins=bins, upper=upper
-        ),
-        "distribution_kurtosis": metrics.distribution_kurtosis(scores_nWR, support_WR),
-        "sample_diversity": metrics.sample_diversity(scores_nWR, support_WR),
-        "output_edge_entropy": metrics.output_edge_entropy(
-            scores_nWR, bins=bins, upper=output_upper
-        ),
-    }
-    entries_nE = entries_of(scores_nWR, support_WR)
-    functionals: dict[str, Functional] = {
-        "activation_intensity": Mean(values_n=metrics.sample_intensity(scores_nWR, support_WR)),
-        "information_complexity": PooledEntropy(
-            shares_nb=histogram_shares(entries_nE, bins, upper)
-        ),
-        "output_edge_entropy": PooledEntropy(
-            shares_nb=histogram_shares(scores_nWR[:, :, -1], bins, output_upper)
-        ),
-    }
-    if math.isfinite(values["distribution_kurtosis"]):
-        functionals["distribution_kurtosis"] = Mean(
-            values_n=metrics.sample_kurtosis(scores_nWR, support_WR)
-        )
-    if math.isfinite(values["sample_diversity"]):
-        functionals["sample_diversity"] = PairMean(matrix_nn=correlations(entries_nE))
-    return {name: (value, functionals.get(name)) for name, value in values.items()}
 
 
 def entries_of(scores_nWR: np.ndarray, support_WR: np.ndarray | None) -> np.ndarray:

@@ -3,7 +3,7 @@
 import math
 from typing import Literal
 
-from experiments.report.results import Comparison
+from experiments.statistics.compare import Comparison
 
 Trend = Literal["rises", "falls", "unclear"]
 
@@ -14,7 +14,7 @@ def trend(comparison: Comparison) -> Trend:
     The difference's interval must exclude zero, and the signed-rank test must find the questions'
     changes on the same side at p < 0.05. The interval alone does not do for the entropies: each
     side's histogram ends at its own largest score, so a single entry moves the metric, while the
-    test holds both sides to one range. Where the test is not defined, the interval decides.
+    test puts both sides on one range. Where the test is not defined, the interval decides.
     """
     seen = _by_interval(comparison)
     if math.isnan(comparison.wilcoxon_p):

@@ -2,7 +2,7 @@
 
     questions -> responses -> rows both got right -> selection -> scores -> metrics -> report
 
-rows.py, cells.py and measures.py are the stages; grid.py runs them for one pair or many. Every stage
+rows.py, cells.py and cell_metrics.py are the stages; grid.py runs them for one pair or many. Every stage
 reads and writes the files of store.py and is skipped where its file exists, so a killed run
 continues where it stopped, and any stage can be replaced by another program's file.
 """

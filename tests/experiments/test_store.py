@@ -208,3 +208,14 @@ def test_places_of_files_are_the_published_names(tmp_path):
     path = store.results_path(cell, "nvidia-qwen", "math", "rl", 0.03)
     assert path == cell / "results_nvidia-qwen_math_rl_cut0.03.npz"
     assert store.cell_directory(tmp_path, 0.3, "_delta0.1") == tmp_path / "cut0.3_delta0.1"
+
+
+def test_what_is_written_comes_back_with_nan_for_null_and_tuples_for_lists(tmp_path):
+    path = tmp_path / "data.json"
+    written = {"metric": "m", "base": 1.5, "ends": (math.nan, 2.0), "rows": [{"rl": math.nan}]}
+    store.write_json(path, written)
+    found = store.restored(store.read_json(path))
+    assert (found["metric"], found["base"], found["ends"][1]) == ("m", 1.5, 2.0)
+    assert isinstance(found["ends"], tuple)
+    assert math.isnan(found["ends"][0])
+    assert math.isnan(found["rows"][0]["rl"])

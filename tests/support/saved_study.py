@@ -12,7 +12,7 @@ from experiments import manifest, store
 from experiments.responses.published_format import format_rows, row_of
 from experiments.scoring.cells import Cell, cell_name
 from experiments.scoring.selection import select
-from experiments.statistics import measures
+from experiments.statistics import cell_metrics
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import Pair, pair_of
 from experiments.study.rule import Rule
@@ -85,7 +85,7 @@ def save_study(
             store.write_json(
                 cell.directory / f"losses_{side}.json", {"health": 2e-6, "losses": losses}
             )
-        measures.measure(opened, cell)
+        cell_metrics.measure_cell(opened, cell)
         cells.append(cell)
     manifest.write(opened, cells, 1.5)
     return study.directory

@@ -4,50 +4,29 @@ The scores look like real ones: heavy-tailed over edges, alike between samples, 
 zero. Statistics are computed here from their definitions, so that they can be oracles.
 """
 
-import dataclasses
-
 import numpy as np
 import scipy.stats
 
-from eap_jax import metrics
 from eap_jax.graph import edge_mask
 from experiments.report.results import (
-    METRICS,
     Accuracy,
     CellResult,
     HealthFigure,
     PairInfo,
-    Sensitivity,
     StudyResult,
 )
 from experiments.scoring.selection import Step
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import METRICS, FreeChoices
+from experiments.statistics.sensitivity import Sensitivity
 
 HOSTILE = """<script>alert("x")</script> & 'quoted' </textarea> \u2028 {{ 7*7 }} <img src=x>"""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ToyComparison:
-    """The fields that `experiments.report.results.Comparison` asks for."""
-
-    metric: str
-    base: float
-    rl: float
-    difference: float
-    relative: float
-    base_interval: tuple[float, float]
-    rl_interval: tuple[float, float]
-    difference_interval: tuple[float, float]
-    relative_interval: tuple[float, float]
-    wilcoxon_p: float
-    sign_p: float
-    effect_size: float
-    samples: int
-
-
-def comparison(metric: str, base: float, rl: float, spread: float) -> ToyComparison:
+def comparison(metric: str, base: float, rl: float, spread: float) -> Comparison:
     """A comparison whose difference has the interval difference +- spread."""
     difference = rl - base
-    return ToyComparison(
+    return Comparison(
         metric=metric,
         base=base,
         rl=rl,
@@ -92,8 +71,7 @@ def toy_cell(
     rl_nWR = 1.2 * base_nWR + 0.4 * scores(num_layers, samples, seed + 100)
     found = {}
     for metric in METRICS:
-        measure = getattr(metrics, metric.key)
-        base, rl = measure(base_nWR), measure(rl_nWR)
+        base, rl = (metric.value(side_nWR, FreeChoices()) for side_nWR in (base_nWR, rl_nWR))
         found[metric.key] = comparison(metric.key, base, rl, 0.05 * abs(base))
     difference_nWR = (rl_nWR - base_nWR).astype(np.float64)
     error_WR = difference_nWR.std(axis=0, ddof=1) / np.sqrt(samples)

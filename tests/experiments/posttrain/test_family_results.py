@@ -5,11 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from paired_scores import FORMULAS
 
 from experiments.errors import InputError
 from experiments.posttrain import family_results
 from experiments.posttrain.family import ARMS
-from experiments.statistics.compare import PairedComparison
+from experiments.statistics.compare import Comparison
+from experiments.statistics.metrics import METRICS
 from experiments.statistics.trend import trend
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -30,7 +32,7 @@ def test_every_arm_has_three_seeds_with_all_figures():
         for entry in entries:
             assert entry["samples"] == 100
             assert 0 < entry["training_seconds"] <= 40 * 60
-            assert set(entry["metrics"]) == set(family_results._SHOWN)
+            assert set(entry["metrics"]) == set(FORMULAS)
             for fields in entry["metrics"].values():
                 low, high = fields["difference_interval"]
                 assert low <= fields["difference"] <= high
@@ -55,7 +57,7 @@ def test_table_says_the_median_change_and_counts_clear_seeds():
         }  # fmt: skip
         return {
             "accuracy": {"base": 0.5, "rl": 0.75},
-            "metrics": dict.fromkeys(family_results._SHOWN, fields),
+            "metrics": dict.fromkeys((metric.key for metric in METRICS), fields),
         }
 
     entries = [
@@ -65,7 +67,7 @@ def test_table_says_the_median_change_and_counts_clear_seeds():
     ]
     *_, line = family_results.table({"arm": entries}).splitlines()
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["arm", "50 → 75, 75, 75", *["+10% (rises 2/3)"] * 5]
+    assert cells == ["arm", "50 → 75, 75, 75", *["+10% (rises 2/3)"] * len(METRICS)]
     mixed = [*entries[:2], entry(-0.20, -0.3, -0.1, 0.01, -0.5)]
     *_, line = family_results.table({"arm": mixed}).splitlines()
     assert "+10% (rises 2/3, falls 1/3)" in line
@@ -100,7 +102,7 @@ def test_an_arm_is_compared_with_its_start_by_the_study(family, tmp_path, monkey
     # Of the saved 100 questions these are some: the clear change has the same sign.
     saved = SAVED["arms"]["tiny_grpo"][0]["metrics"]["sample_diversity"]
     found = entry["metrics"]["sample_diversity"]
-    assert trend(PairedComparison(**saved)) == "rises"
+    assert trend(Comparison.from_json(saved)) == "rises"
     assert found["difference"] > 0
     assert found["base"] == pytest.approx(saved["base"], rel=0.5)
 

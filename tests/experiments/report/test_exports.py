@@ -12,7 +12,7 @@ from toy_study import toy_cell, toy_study
 
 from eap_jax.graph import num_edges
 from experiments.report import exports
-from experiments.report.results import METRICS
+from experiments.statistics.metrics import METRICS
 
 
 def eap_ig_names(num_layers: int) -> tuple[list[str], set[str]]:
@@ -144,18 +144,6 @@ def test_markdown_table_has_equal_columns_and_keeps_a_pipe_inside_its_cell():
     assert len(set(bars)) == 1
     assert "a\\|b" in lines[2]
     assert "1.10e-3 → 1.31e-3" in lines[2]
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (0.00110, "1.10e-3"), (-4.49e-4, "-4.49e-4"), (0.172, "0.172"), (0.2, "0.200"),
-        (357.2, "357"), (22.345, "22.3"), (1234.6, "1235"), (0.0, "0"), (9.999e-3, "1.00e-2"),
-        (0.01, "0.0100"), (123456.0, "1.23e5"), (float("nan"), "undefined"),
-    ],
-)  # fmt: skip
-def test_numbers_for_people_keep_three_digits_in_the_paper_s_notation(value, text):
-    assert exports.number(value) == text
 
 
 def test_undefined_numbers_are_named_for_people_and_empty_for_programs():

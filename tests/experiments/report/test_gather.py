@@ -135,7 +135,7 @@ def test_studies_of_several_pairs_stand_side_by_side(directory, tmp_path):
     assert [cell.name for cell in study.cells] == [
         "toy, math, alpha 0.1", "toy, math, alpha 0.3", "mistral, math, alpha 0.3",
     ]  # fmt: skip
-    assert study.cells[2].published == published.CELLS["mistral", "math", 0.3]
+    assert study.cells[2].published == published.cell_values("mistral", "math", 0.3)
     assert study.cells[0].published == {}
     assert study.command == "python -m toy", "one command, once"
     assert len(study.health) == 2 * 3

@@ -12,8 +12,8 @@ from toy_study import HOSTILE, letters, toy_cell, toy_study
 
 from eap_jax.graph import num_edges
 from experiments.report import page
-from experiments.report.results import METRICS, TABLE_METRICS
 from experiments.report.verdict import verdicts
+from experiments.statistics.metrics import METRICS, TABLE_METRICS
 
 WRITERS = ["input", "a0", "m0", "a1", "m1"]
 READERS = ["a0<q>", "a0<k>", "a0<v>", "m0", "a1<q>", "a1<k>", "a1<v>", "m1", "logits"]

@@ -6,6 +6,8 @@ from toy_study import toy_cell, toy_study
 
 from experiments.report import page
 from experiments.report.results import Accuracy
+from experiments.report.sweep_figures import SWEEP_TITLES
+from experiments.statistics.metrics import METRICS
 
 
 def test_several_comparisons_are_summed_up_and_compared():
@@ -19,8 +21,8 @@ def test_several_comparisons_are_summed_up_and_compared():
     assert lines[1][:3] == [
         "Activation intensity", f"{share:.0f} % of 3", f"{100 * np.mean(relative):+.1f} %"
     ]  # fmt: skip
-    assert len(made.all("img")) == 3 + 3 * 5
-    assert len(rows(made, "All metrics and tests")) == 1 + 3 * 5
+    assert len(made.all("img")) == len(SWEEP_TITLES) + 3 * 5
+    assert len(rows(made, "All metrics and tests")) == 1 + 3 * len(METRICS)
     assert [cell["name"] for cell in edges_of(made)["cells"]] == [cell.name for cell in cells]
 
 
@@ -28,7 +30,7 @@ def test_of_a_large_sweep_the_first_comparisons_are_drawn_and_the_page_says_so(m
     monkeypatch.setattr(page, "DRAWN_CELLS", 1)
     cells = [toy_cell(num_layers=1, samples=2, alpha=alpha) for alpha in (0.1, 0.3)]
     made = Page(page.render(toy_study(cells)))
-    assert len(made.all("img")) == 3 + 5
+    assert len(made.all("img")) == len(SWEEP_TITLES) + 5
     assert "examples of the first 1 of 2 comparisons" in made.text("section", id="figures")
     assert len(rows(made, "Table 1")) == 3
     assert len(edges_of(made)["cells"]) == 2

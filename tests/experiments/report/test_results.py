@@ -1,53 +1,14 @@
-"""A trend needs two views, and data that do not fit together are refused."""
+"""Data that do not fit together are refused; means and comparisons are those of the cell."""
 
 import dataclasses
 import math
 
 import numpy as np
 import pytest
-from toy_study import comparison, toy_cell, toy_study
+from toy_study import toy_cell, toy_study
 
-from experiments.report.results import METRICS
-from experiments.statistics.trend import trend
-
-RISE = comparison("activation_intensity", base=1.0, rl=2.0, spread=0.1)
-NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({}, "rises"),
-        ({"difference_interval": (-0.9, -0.1), "effect_size": -0.5}, "falls"),
-        ({"difference_interval": (-0.1, 0.9)}, "unclear"),
-        ({"difference_interval": (0.0, 0.9)}, "unclear"),
-        ({"difference_interval": (-0.9, 0.0), "effect_size": -0.5}, "unclear"),
-        ({"wilcoxon_p": 0.06}, "unclear"),
-        ({"wilcoxon_p": 0.05}, "unclear"),
-        ({"wilcoxon_p": 0.0499}, "rises"),
-        # The interval says up, the questions say down.
-        ({"effect_size": -0.5}, "unclear"),
-        ({"difference_interval": (-0.9, -0.1), "effect_size": 0.5}, "unclear"),
-        ({"effect_size": 0.0, "difference_interval": (0.1, 0.9)}, "unclear"),
-        # Where the test is not defined, the interval decides.
-        ({"wilcoxon_p": NAN, "effect_size": NAN}, "rises"),
-        ({"wilcoxon_p": NAN, "difference_interval": (-0.1, 0.9)}, "unclear"),
-        ({"difference_interval": (NAN, NAN)}, "unclear"),
-    ],
-)
-def test_a_trend_needs_the_interval_and_the_signed_rank_test(changes, expected):
-    assert trend(dataclasses.replace(RISE, **changes)) == expected
-
-
-def test_metrics_have_the_papers_directions():
-    assert [(metric.key, metric.paper) for metric in METRICS] == [
-        ("activation_intensity", "rises"),
-        ("information_complexity", "rises"),
-        ("distribution_kurtosis", "falls"),
-        ("sample_diversity", "rises"),
-        ("output_edge_entropy", "rises"),
-    ]
-
+from experiments.report.results import comparisons_of
+from experiments.statistics.metrics import METRICS
 
 CELL = toy_cell(num_layers=1, samples=3)
 
@@ -81,3 +42,21 @@ def test_a_study_needs_a_cell_and_its_pair():
         dataclasses.replace(toy_study([CELL]), cells=[])
     with pytest.raises(ValueError, match=r"tiny_grpo.*expected one of the pairs \[\]"):
         toy_study([CELL], pairs=[])
+
+
+def test_means_over_questions_are_sums_in_double_precision():
+    for found_WR, scores_nWR in ((CELL.base_WR, CELL.base_nWR), (CELL.rl_WR, CELL.rl_nWR)):
+        assert found_WR.dtype == np.float64
+        for (w, r), found in np.ndenumerate(found_WR):
+            exact = math.fsum(float(matrix[w, r]) for matrix in scores_nWR) / 3
+            assert found == pytest.approx(exact, rel=1e-14, abs=0)
+
+
+def test_comparisons_come_in_the_metrics_order_without_those_not_measured():
+    first, *others = METRICS
+    turned = {metric.key: CELL.comparisons[metric.key] for metric in reversed(others)}
+    partial = dataclasses.replace(CELL, comparisons=turned)
+    assert [metric for metric, _ in partial.measured] == others
+    assert all(found.metric == metric.key for metric, found in partial.measured)
+    assert comparisons_of([CELL, partial], first) == [CELL.comparisons[first.key]]
+    assert len(comparisons_of([CELL, partial], others[0])) == 2

@@ -5,19 +5,21 @@ import dataclasses
 import pytest
 from toy_study import comparison, toy_cell, toy_study
 
-from experiments.report.results import METRICS, PairInfo, Sensitivity
+from experiments.report.results import PairInfo
 from experiments.report.verdict import agreement, is_online, verdicts
-from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE
+from experiments.statistics.metrics import METRICS
+from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed
 
-PAPER = (0.2, 0.3, -0.4, 0.1, 0.2)  # changes in the paper's directions, in the order of METRICS
+IN_PAPER = [metric for metric in METRICS if metric.paper]
+PAPER = (0.2, 0.3, -0.4, 0.1, 0.2)  # changes in the paper's directions, in the order of IN_PAPER
 
 
 def cell_of(changes, *, spread=0.05, **fields):
     """A cell whose metrics change from 1 by `changes`, each interval +- `spread`."""
     found = {
         metric.key: comparison(metric.key, 1.0, 1.0 + change, spread)
-        for metric, change in zip(METRICS, changes, strict=True)
+        for metric, change in zip(IN_PAPER, changes, strict=True)
     }
     return dataclasses.replace(toy_cell(num_layers=2, samples=4, **fields), comparisons=found)
 
@@ -134,6 +136,7 @@ def test_agreement_needs_the_signed_rank_test_beside_the_interval():
     assert agreement(clear, "falls") == "opposite to the paper"
     assert agreement(dataclasses.replace(clear, wilcoxon_p=0.2), "rises") == "no clear change"
     assert agreement(dataclasses.replace(clear, effect_size=-0.5), "rises") == "no clear change"
+    assert agreement(clear, None) == "not in the paper"
 
 
 def test_views_that_contradict_each_other_are_said_to():

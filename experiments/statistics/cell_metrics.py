@@ -8,13 +8,14 @@ import numpy as np
 from eap_jax.graph import edge_mask, num_layers_of
 from experiments import store
 from experiments.scoring.cells import Cell, results_path
-from experiments.statistics.compare import compare, edge_intervals
+from experiments.statistics.compare import Comparison, compare, edge_intervals
+from experiments.statistics.metrics import FreeChoices
 from experiments.statistics.sensitivity import sensitivities
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import SIDES
 
 
-def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
+def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     """Compute and save a cell's metrics.json and, of two questions or more, edge_intervals.npz.
 
     Args:
@@ -45,7 +46,7 @@ def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "selection": [dataclasses.asdict(step) for step in cell.selection.steps],
         "sides": sides,
         "metrics": _plain(compare(base_nWR, rl_nWR)),
-        "edges_only": _plain(compare(base_nWR, rl_nWR, support_WR=mask_WR)),
+        "edges_only": _plain(compare(base_nWR, rl_nWR, FreeChoices(support_WR=mask_WR))),
         "sensitivities": [
             dataclasses.asdict(row) for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)
         ],
@@ -54,10 +55,5 @@ def measure(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     return result
 
 
-def health_text(value: float | None) -> str:
-    """A health figure for people; of scores that are all zero it is not defined."""
-    return "undefined" if value is None else f"{value:.1e}"
-
-
-def _plain(comparisons: dict[str, Any]) -> dict[str, dict[str, Any]]:
+def _plain(comparisons: dict[str, Comparison]) -> dict[str, dict[str, Any]]:
     return {name: dataclasses.asdict(found) for name, found in comparisons.items()}

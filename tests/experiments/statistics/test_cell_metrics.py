@@ -14,7 +14,8 @@ from experiments.errors import InputError
 from experiments.responses.published_format import read_rows
 from experiments.scoring.cells import Cell
 from experiments.scoring.selection import select
-from experiments.statistics import measures
+from experiments.statistics import cell_metrics
+from experiments.statistics.metrics import METRICS
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import pair_of
 from experiments.study.rule import Rule
@@ -67,7 +68,7 @@ def kurtosis(values):
 
 
 def expected(scores_nWR):
-    """The five statistics from REFERENCE's formulas."""
+    """The paper's metrics from REFERENCE's formulas."""
     scores_nWR = scores_nWR.astype(np.float64)
     flat = [scores_WR.ravel() for scores_WR in scores_nWR]
     pairs = [np.corrcoef(*two)[0, 1] for two in itertools.combinations(flat, 2)]
@@ -82,11 +83,12 @@ def expected(scores_nWR):
 
 def test_metrics_of_both_sides_are_the_published_formulas(scored):
     opened, cell = scored
-    result = measures.measure(opened, cell)
+    result = cell_metrics.measure_cell(opened, cell)
     assert store.read_json(cell.directory / "metrics.json") == json.loads(json.dumps(result))
     values = {s: expected(toys.golden_scores(SERIES, s, ALPHA)) for s in toys.SIDES}
-    assert set(result["metrics"]) == set(values["base"])
-    for key, found in result["metrics"].items():
+    assert list(result["metrics"]) == [metric.key for metric in METRICS]
+    for key in values["base"]:
+        found = result["metrics"][key]
         base, rl = values["base"][key], values["rl"][key]
         assert found["base"] == pytest.approx(base, rel=1e-6), key
         assert found["rl"] == pytest.approx(rl, rel=1e-6), key
@@ -98,7 +100,7 @@ def test_metrics_of_both_sides_are_the_published_formulas(scored):
 
 def test_edges_only_leaves_out_the_entries_that_are_no_edges(scored):
     opened, cell = scored
-    found = measures.measure(opened, cell)["edges_only"]
+    found = cell_metrics.measure_cell(opened, cell)["edges_only"]
     mask_WR = edge_mask(4)
     for side in toys.SIDES:
         scores_nE = toys.golden_scores(SERIES, side, ALPHA)[:, mask_WR].astype(np.float64)
@@ -110,7 +112,7 @@ def test_edges_only_leaves_out_the_entries_that_are_no_edges(scored):
 
 def test_the_cell_is_described_with_its_rule_selection_health_and_loss(scored):
     opened, cell = scored
-    result = measures.measure(opened, cell)
+    result = cell_metrics.measure_cell(opened, cell)
     assert (result["pair"], result["dataset"], result["cut"]) == ("toy", "math", cell.selection.cut)
     assert result["rule"] == {
         "alpha": 0.3, "beta": 0.5, "gamma": 1.5, "delta": 0.5, "num_samples": 100, "seed": 42,
@@ -123,7 +125,7 @@ def test_the_cell_is_described_with_its_rule_selection_health_and_loss(scored):
 
 def test_edge_intervals_hold_the_mean_difference_of_each_edge(scored):
     opened, cell = scored
-    measures.measure(opened, cell)
+    cell_metrics.measure_cell(opened, cell)
     with np.load(cell.directory / "edge_intervals.npz") as arrays:
         low_WR, high_WR = arrays["low"], arrays["high"]
     base_nWR, rl_nWR = (toys.golden_scores(SERIES, side, ALPHA) for side in toys.SIDES)
@@ -136,9 +138,9 @@ def test_edge_intervals_hold_the_mean_difference_of_each_edge(scored):
 def test_measuring_again_gives_equal_bytes(scored):
     opened, cell = scored
     files = [cell.directory / name for name in ("metrics.json", "edge_intervals.npz")]
-    measures.measure(opened, cell)
+    cell_metrics.measure_cell(opened, cell)
     first = [path.read_bytes() for path in files]
-    measures.measure(opened, cell)
+    cell_metrics.measure_cell(opened, cell)
     assert [path.read_bytes() for path in files] == first
 
 
@@ -147,7 +149,7 @@ def test_one_question_has_values_and_no_intervals(scored):
     for side in toys.SIDES:
         path = cell.directory / f"results_toy_math_{side}_cut0.3.npz"
         store.write_results(path, toys.golden_scores(SERIES, side, ALPHA)[:1])
-    measures.measure(opened, cell)
+    cell_metrics.measure_cell(opened, cell)
     saved = store.read_json(cell.directory / "metrics.json")["metrics"]
     one_WR = toys.golden_scores(SERIES, "base", ALPHA)[0].astype(np.float64)
     assert saved["activation_intensity"]["base"] == pytest.approx(np.abs(one_WR).mean())
@@ -160,8 +162,8 @@ def test_a_missing_or_broken_file_of_the_cell_is_named(scored):
     opened, cell = scored
     (cell.directory / "losses_rl.json").unlink()
     with pytest.raises(InputError, match=r"losses_rl.json: no such file"):
-        measures.measure(opened, cell)
+        cell_metrics.measure_cell(opened, cell)
     (cell.directory / "results_toy_math_base_cut0.3.npz").write_bytes(b"")
     with pytest.raises(InputError, match=r"results_toy_math_base_cut0.3.npz: expected an npz file"):
-        measures.measure(opened, cell)
+        cell_metrics.measure_cell(opened, cell)
     assert not (cell.directory / "metrics.json").exists()
