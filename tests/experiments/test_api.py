@@ -1,0 +1,200 @@
+"""The front door: the same numbers as the engine and as torch, by name, in the texts' order."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import toys
+import xarray as xr
+
+from eap_jax.attribution import attribute
+from eap_jax.graph import edge_mask, num_edges, reader_names, writer_names
+from experiments.api import compare, load
+from experiments.errors import InputError
+from experiments.statistics.metrics import METRICS
+
+QUESTION = "Question: Hugo has {} coins. Hugo buys {}. How many coins does Hugo have?\nAnswer:"
+TEXTS = [
+    (QUESTION.format(7, 4), " 7 + 4 = 11. The answer is \\boxed{11}."),
+    (QUESTION.format(12, 5), " 12 + 5 = 17."),
+    (QUESTION.format(3, 9), " 3 + 9 = 12. The answer is \\boxed{12}."),
+]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load("tiny_grpo:rl")
+
+
+@pytest.fixture(scope="module")
+def scores(model):
+    return model.attribute(TEXTS)
+
+
+@pytest.fixture(scope="module")
+def tokens(model):
+    """The texts as the study tokenises them: prompt with special tokens, answer without."""
+    encode = model.tokenizer
+    return [
+        toys.Text(
+            prompt=tuple(encode(prompt)["input_ids"]),
+            answer=tuple(encode(answer, add_special_tokens=False)["input_ids"]),
+        )
+        for prompt, answer in TEXTS
+    ]
+
+
+@pytest.fixture(scope="module")
+def ten_texts(tokens):
+    """Ten texts of the tiny family, as token ids: (prompt, answer) with 3 to 12 counted tokens."""
+    lengths = (3, 5, 7, 9, 11, 12, 4, 6, 8, 10)
+    longest = max(tokens, key=lambda text: len(text.answer))
+    return [(tokens[i % 3].prompt, longest.answer[:n]) for i, n in enumerate(lengths)]
+
+
+def torch_model(model):
+    """The same checkpoint through transformers."""
+    import transformers
+
+    return transformers.AutoModelForCausalLM.from_pretrained(
+        model.directory, attn_implementation="eager"
+    )
+
+
+def test_scores_are_the_engines_and_keep_the_order_of_texts(model, scores, tokens):
+    layers = model.config.num_layers
+    for sample, text in enumerate(tokens):
+        found = attribute(model.checkpoint.params, toys.batch_of([text]), config=model.config)
+        assert toys.relative(scores.score.values[sample], found.scores_BWR[0]) <= 1e-5
+        assert float(scores.loss[sample]) == pytest.approx(float(found.loss_B[0]), abs=1e-6)
+    assert tuple(scores.writer.values) == writer_names(layers)
+    assert tuple(scores.reader.values) == reader_names(layers)
+    assert int(scores.edge.sum()) == num_edges(layers) == 77
+    assert not scores.score.where(~scores.edge).fillna(0).any()
+
+
+def test_token_ids_and_texts_are_the_same_texts(model, scores, tokens):
+    found = model.attribute([(text.prompt, text.answer) for text in tokens], batch_tokens=64)
+    np.testing.assert_allclose(found.score, scores.score, atol=1e-6)
+
+
+def test_an_edge_a_frame_and_a_file_come_from_xarray(scores, tmp_path):
+    one = scores.score.sel(writer="m0", reader="logits")
+    assert one.dims == ("sample",)
+    top = scores.score.mean("sample").to_series().sort_values(key=abs).tail(10)
+    assert isinstance(top, pd.Series)
+    assert top.index.names == ["writer", "reader"]
+    assert top.abs().max() == pytest.approx(float(np.abs(scores.score.mean("sample")).max()))
+    scores.to_dataframe().to_csv(tmp_path / "scores.csv")
+    back = pd.read_csv(tmp_path / "scores.csv")
+    assert len(back) == scores.score.size
+
+
+def test_all_77_edges_of_ten_texts_are_cut_as_a_torch_program_cuts_them(model, ten_texts, torch):
+    """Issue's bar: exact ablation through `Model.ablate` equals torch to 1e-4 absolute."""
+    import torch_eap
+
+    found = model.ablate(ten_texts)
+    peer, worst = torch_model(model), 0.0
+    with torch.no_grad():
+        for sample, (prompt, answer) in enumerate(ten_texts):
+            text = toys.Text(prompt=prompt, answer=answer)
+            whole = float(torch_eap.loss_of(peer, text)[0])
+            assert float(found.loss[sample]) == pytest.approx(whole, abs=1e-5)
+            for writer in found.writer.values:
+                for reader in found.reader.values:
+                    effect = float(found.effect[sample].sel(writer=writer, reader=reader))
+                    if np.isnan(effect):
+                        assert not bool(found.edge.sel(writer=writer, reader=reader))
+                        continue
+                    cut = float(torch_eap.loss_of(peer, text, (writer, reader))[0])
+                    worst = max(worst, abs(effect - (cut - whole)))
+    assert worst <= 1e-4
+
+
+def test_only_the_edges_asked_for_are_cut(model):
+    found = model.ablate(TEXTS, [("m0", "logits"), "input -> a1<k>"])
+    asked = found.effect.notnull()
+    assert int(asked.sum()) == 2 * len(TEXTS)
+    assert bool(asked.sel(writer="m0", reader="logits").all())
+    assert bool(asked.sel(writer="input", reader="a1<k>").all())
+    every = model.ablate(TEXTS).effect
+    np.testing.assert_allclose(
+        found.effect.values[asked.values], every.values[asked.values], atol=1e-5
+    )
+
+
+def test_a_circuit_of_all_edges_is_the_model_and_of_none_reads_nothing(model, scores, torch):
+    import torch_eap
+
+    layers = model.config.num_layers
+    pairs = np.argwhere(edge_mask(layers))
+    every = [(writer_names(layers)[w], reader_names(layers)[r]) for w, r in pairs]
+    whole = model.circuit(TEXTS, every)
+    assert whole.name == "loss"
+    np.testing.assert_allclose(whole, scores.loss, atol=1e-5)
+    peer, empty = torch_model(model), model.circuit(TEXTS, [])
+    missing = model.circuit(TEXTS, [edge for edge in every if edge != ("m1", "m3")])
+    effect = model.ablate(TEXTS, [("m1", "m3")]).effect.sel(writer="m1", reader="m3")
+    np.testing.assert_allclose(missing - whole, effect, atol=1e-5)
+    with torch.no_grad():
+        for sample, (prompt, answer) in enumerate(TEXTS):
+            text = toys.Text(
+                prompt=tuple(model.tokenizer(prompt)["input_ids"]),
+                answer=tuple(model.tokenizer(answer, add_special_tokens=False)["input_ids"]),
+            )
+            expected = float(torch_eap.loss_of(peer, text, kept=set())[0])
+            assert float(empty[sample]) == pytest.approx(expected, abs=1e-5)
+
+
+def test_greedy_answers_are_transformers(model, torch):
+    prompts = [prompt for prompt, _ in TEXTS]
+    found = model.generate(prompts, max_new_tokens=24)
+    peer = torch_model(model)
+    for prompt, answer in zip(prompts, found, strict=True):
+        ids = torch.tensor([model.tokenizer(prompt)["input_ids"]])
+        given = peer.generate(ids, max_new_tokens=24, do_sample=False)[0, ids.shape[1] :]
+        assert answer == model.tokenizer.decode(given, skip_special_tokens=True)
+    assert model.generate([]) == []
+
+
+def test_two_models_are_compared_as_the_study_compares_them(scores):
+    base = load("tiny_grpo:base").attribute(TEXTS)
+    table = compare(base, scores)
+    assert list(table.index) == [metric.key for metric in METRICS]
+    intensity = table.loc[METRICS[0].key]
+    expected = [float(np.abs(side.score).mean()) for side in (base, scores)]
+    assert [intensity.base, intensity.rl] == pytest.approx(expected)
+    assert intensity.difference == pytest.approx(expected[1] - expected[0])
+    assert intensity.difference_low <= intensity.difference <= intensity.difference_high
+    assert set(table.trend) <= {"rises", "falls", "unclear"}
+
+
+def test_a_directory_a_side_and_their_names(model):
+    again = load(model.directory)
+    assert again.config == model.config
+    assert repr(model) == "<Model tiny_grpo:rl: 4 layers, 77 edges, float32>"
+    assert isinstance(model.attribute(TEXTS[:1]), xr.Dataset)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m: load("tiny_grpo:after"), "expected tiny_grpo:base or tiny_grpo:rl"),
+        (lambda m: load("tiny_grpo"), "expected tiny_grpo:base or tiny_grpo:rl"),
+        (lambda m: load("no/such/place"), "no/such/place: no such directory"),
+        (lambda m: m.attribute([]), r"texts: expected at least one"),
+        (lambda m: m.attribute([((1, 2), (3, 10**6))]), "text 0: answer: expected token ids"),
+        (lambda m: m.attribute([("Question:", "")]), "text 0: answer: .* found none"),
+        (lambda m: m.ablate(TEXTS, ["m9 -> logits"]), "edge 'm9 -> logits': expected a writer"),
+        (lambda m: m.circuit(TEXTS, [("m3", "a0<q>")]), "comes after the writer"),
+    ],
+)
+def test_a_wrong_argument_is_one_line(model, call, message):
+    with pytest.raises(InputError, match=message) as caught:
+        call(model)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_dtype_that_scores_are_not_computed_in_is_refused():
+    with pytest.raises(ValueError, match="float32 or bfloat16"):
+        load("tiny_grpo:rl", dtype="float16")
