@@ -49,6 +49,52 @@ def num_edges(num_layers: int, granularity: Granularity = "qkv") -> int:
     return int(edge_mask(num_layers, granularity).sum())
 
 
+def parse_edge(
+    edge: str | tuple[str, str], num_layers: int, granularity: Granularity = "qkv"
+) -> tuple[int, int]:
+    """Row and column of an edge in a score matrix, from its name.
+
+    Args:
+      edge: a pair of names such as ("m0", "logits"), or one text such as "a3 -> m5" or
+        "a3->a5<q>"; blanks around a name do not matter.
+      num_layers: L of the model.
+      granularity: which readers the matrix has.
+
+    Returns:
+      (writer, reader): the places of the two names in `writer_names` and `reader_names`.
+
+    Raises:
+      ValueError: in one line, what was expected and what was found, if the text is no edge, a name
+        is unknown, or the reader comes before the writer.
+    """
+    parts = edge.split("->") if isinstance(edge, str) else edge
+    names = [part.strip() for part in parts if isinstance(part, str)] if np.iterable(parts) else []
+    if len(names) != 2 or len(parts) != 2:
+        raise ValueError(
+            f"edge: expected 'writer -> reader' or a pair of names such as ('m0', 'logits'),"
+            f" found {edge!r}"
+        )
+    writers, readers = writer_names(num_layers), reader_names(num_layers, granularity)
+    writer, reader = names
+    last = num_layers - 1
+    if writer not in writers:
+        raise ValueError(
+            f"edge {edge!r}: expected a writer input, a0, m0, ... m{last}, found {writer!r}"
+        )
+    if reader not in readers:
+        raise ValueError(
+            f"edge {edge!r}: expected a reader {', '.join(readers[: (len(readers) - 1) // num_layers])},"
+            f" ... m{last}, logits, found {reader!r}"
+        )
+    place = writers.index(writer), readers.index(reader)
+    if not edge_mask(num_layers, granularity)[place]:
+        raise ValueError(
+            f"edge {edge!r}: expected a reader that comes after the writer, found that {reader}"
+            f" reads before {writer} writes"
+        )
+    return place
+
+
 def num_layers_of(num_writers: int, num_readers: int) -> int:
     """L of a score matrix [W, R] in granularity qkv.
 

@@ -80,3 +80,42 @@ def test_an_unknown_granularity_is_refused():
     for function in (graph.reader_names, graph.edge_mask, graph.num_edges):
         with pytest.raises(ValueError, match="granularity.*'head'"):
             function(2, "head")
+
+
+@pytest.mark.parametrize("granularity", graph.GRANULARITIES)
+def test_every_edge_of_a_walk_is_parsed_to_its_row_and_column(granularity):
+    writers, readers, edges = walk(3, granularity)
+    for writer, reader in edges:
+        place = (writers.index(writer), readers.index(reader))
+        pair = np.array([writer, reader])  # as the names of an array's axes come back
+        for edge in ((writer, reader), pair, f"{writer} -> {reader}", f" {writer}->{reader} "):
+            assert graph.parse_edge(edge, 3, granularity) == place
+
+
+def test_every_pair_of_names_outside_the_walk_is_refused():
+    writers, readers, edges = walk(2, "qkv")
+    absent = {(writer, reader) for writer in writers for reader in readers} - set(edges)
+    assert absent
+    for edge in absent:
+        with pytest.raises(ValueError, match="expected a reader that comes after the writer"):
+            graph.parse_edge(edge, 2)
+
+
+@pytest.mark.parametrize(
+    ("edge", "message"),
+    [
+        ("a0", "expected 'writer -> reader' or a pair.*found 'a0'"),
+        ("a0 -> m0 -> m1", "expected 'writer -> reader'.*found 'a0 -> m0 -> m1'"),
+        (("a0", "m0", "m1"), "expected 'writer -> reader'"),
+        ((0, 3), r"expected 'writer -> reader'.*found \(0, 3\)"),
+        (7, "expected 'writer -> reader'.*found 7"),
+        ("m2 -> logits", "expected a writer input, a0, m0, ... m1, found 'm2'"),
+        ("a0<q> -> logits", "expected a writer.*found 'a0<q>'"),
+        ("a0 -> a1", "expected a reader a0<q>, a0<k>, a0<v>, m0, ... m1, logits, found 'a1'"),
+        ("a0 -> ", "expected a reader.*found ''"),
+    ],
+)
+def test_what_is_no_edge_is_refused_in_one_line_that_says_what_is_expected(edge, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        graph.parse_edge(edge, 2)
+    assert "\n" not in str(caught.value)
