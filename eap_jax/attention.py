@@ -61,14 +61,14 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
     """
     rows, heads, length, size = q_BNTH.shape
     group = heads // k_BKSH.shape[1]
-    # U: the queries of all heads of a group, one after the other, so keys are never repeated.
-    q_BKUH = q_BNTH.reshape(rows, -1, group * length, size)
+    # Q: the queries of all heads of a group, one after the other, so keys are never repeated.
+    q_BKQH = q_BNTH.reshape(rows, -1, group * length, size)
     seen = jnp.tile(seen, (1, 1, group, 1))
-    logits = jnp.einsum("BKUH,BKSH->BKUS", q_BKUH, k_BKSH, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("BKQH,BKSH->BKQS", q_BKQH, k_BKSH, preferred_element_type=jnp.float32)
     # Finite, so that a query without keys has a finite softmax and gradient.
     logits = jnp.where(seen, logits / math.sqrt(size), _UNSEEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(v_BKSH.dtype)
-    return jnp.einsum("BKUS,BKSH->BKUH", weights, v_BKSH).reshape(q_BNTH.shape)
+    return jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(q_BNTH.shape)
 
 
 def attend_text(

@@ -101,9 +101,9 @@ def head_gradients(
         padded = jnp.pad(x_BJ, padding)
         return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
 
-    def joined(x_CBj):
-        x_BCj = jnp.moveaxis(x_CBj, 0, 1)
-        return x_BCj.reshape(num_rows, -1, *x_CBj.shape[3:])[:, :num_targets]
+    def joined(x_CBJ):
+        x_BCJ = jnp.moveaxis(x_CBJ, 0, 1)
+        return x_BCJ.reshape(num_rows, -1, *x_CBJ.shape[3:])[:, :num_targets]
 
     def chunk_gradient(xs):
         stream, targets = xs
@@ -116,8 +116,8 @@ def head_gradients(
         return losses, grads.astype(jnp.float32)
 
     found = jax.lax.map(chunk_gradient, (in_chunks(stream_BJD), in_chunks(batch.targets_BJ)))
-    losses_CBj, grads_CBjD = found
-    return joined(losses_CBj), joined(grads_CBjD)
+    losses_CBJ, grads_CBJD = found
+    return joined(losses_CBJ), joined(grads_CBJD)
 
 
 def at_positions(grads_BJD: jax.Array, positions_BJ: jax.Array, length: int, dtype) -> jax.Array:

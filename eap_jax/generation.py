@@ -101,14 +101,14 @@ def generate(
         else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
     )
     width = _round_up(max(map(len, prompts)))
-    tokens_BP = np.zeros((num_rows, width), np.int32)
-    for row, prompt in zip(tokens_BP, prompts, strict=True):
+    tokens_BT = np.zeros((num_rows, width), np.int32)
+    for row, prompt in zip(tokens_BT, prompts, strict=True):
         row[width - len(prompt) :] = prompt
     start_B = np.asarray([width - len(prompt) for prompt in prompts], np.int32)
 
     capacity = width + min(_round_up(sampling.max_new_tokens), _FIRST_SEGMENT)
-    state = _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity)
-    responses_BG = [np.asarray(state.last_B)[:, None]]
+    state = _prefill(params, tokens_BT, start_B, keys_B, config, sampling, capacity)
+    responses_BT = [np.asarray(state.last_B)[:, None]]
     left = sampling.max_new_tokens - 1
     while left > 0 and not bool(state.done_B.all()):
         # The newest token is not yet in the cache, so a full cache has room for no step.
@@ -117,22 +117,22 @@ def generate(
             capacity = _round_up(min(capacity + capacity // 2, capacity + left))
             state = _grow(state, capacity)
             continue
-        state, new_GB = _decode(params, state, start_B, keys_B, steps, config, sampling, capacity)
-        responses_BG.append(np.asarray(new_GB).T[:, :steps])
+        state, new_TB = _decode(params, state, start_B, keys_B, steps, config, sampling, capacity)
+        responses_BT.append(np.asarray(new_TB).T[:, :steps])
         left -= steps
-    return [_cut(row, sampling) for row in np.concatenate(responses_BG, axis=1).tolist()]
+    return [_cut(row, sampling) for row in np.concatenate(responses_BT, axis=1).tolist()]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling", "capacity"))
-def _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity) -> _State:
+def _prefill(params, tokens_BT, start_B, keys_B, config, sampling, capacity) -> _State:
     """State after the prompts and the first generated token."""
-    num_rows, width = tokens_BP.shape
+    num_rows, width = tokens_BT.shape
     empty = jnp.zeros(
         (num_rows, config.num_kv_heads, capacity, config.head_dim), params["embed"].dtype
     )
     caches = (Cache(k_BKSH=empty, v_BKSH=empty),) * config.num_layers
     places = Places.of_slots(config, jnp.arange(width), capacity, start_B, whole=True)
-    logits_BV, caches = _extend(_unstack(params, config), tokens_BP, places, caches, config)
+    logits_BV, caches = _extend(_unstack(params, config), tokens_BT, places, caches, config)
     last_B = _choose(logits_BV, keys_B, width - start_B, sampling)
     return _State(
         slot=jnp.int32(width), last_B=last_B, done_B=_stops(last_B, sampling), caches=caches
@@ -155,17 +155,17 @@ def _decode(params, state, start_B, keys_B, steps, config, sampling, capacity):
         return (step < steps) & ~state.done_B.all()
 
     def advance(carry):
-        step, state, tokens_GB = carry
+        step, state, tokens_TB = carry
         places = Places.of_slots(config, state.slot[None], capacity, start_B, whole=False)
         logits_BV, caches = _extend(layers, state.last_B[:, None], places, state.caches, config)
         new_B = _choose(logits_BV, keys_B, state.slot + 1 - start_B, sampling)
         done_B = state.done_B | _stops(new_B, sampling)
-        tokens_GB = jax.lax.dynamic_update_index_in_dim(tokens_GB, new_B, step, 0)
-        return step + 1, _State(state.slot + 1, new_B, done_B, caches), tokens_GB
+        tokens_TB = jax.lax.dynamic_update_index_in_dim(tokens_TB, new_B, step, 0)
+        return step + 1, _State(state.slot + 1, new_B, done_B, caches), tokens_TB
 
-    tokens_GB = jnp.zeros((capacity, state.last_B.shape[0]), jnp.int32)
-    _, state, tokens_GB = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, tokens_GB))
-    return state, tokens_GB
+    tokens_TB = jnp.zeros((capacity, state.last_B.shape[0]), jnp.int32)
+    _, state, tokens_TB = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, tokens_TB))
+    return state, tokens_TB
 
 
 @functools.partial(jax.jit, static_argnames="capacity")

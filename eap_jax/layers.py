@@ -103,7 +103,7 @@ def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:
     """
     weight_OI = weight_OI.astype(x.dtype)
     if math.prod(x.shape[:-1]) > _FEW_ROWS:
-        return jnp.einsum("...i,oi->...o", x, weight_OI)
-    y_OM = jnp.einsum("oi,mi->om", weight_OI, x.reshape(-1, x.shape[-1]))
+        return jnp.einsum("...I,OI->...O", x, weight_OI)
+    y_OM = jnp.einsum("OI,MI->OM", weight_OI, x.reshape(-1, x.shape[-1]))
     # The compiler would turn the transposed product back into the usual one.
     return jax.lax.optimization_barrier(y_OM).T.reshape(*x.shape[:-1], -1)

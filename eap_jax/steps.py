@@ -209,15 +209,15 @@ def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
       [B, W, all R of all groups] float32.
     """
     length = writes_BWTD.shape[2]
-    # T and D as one axis E: contracted as two, XLA would first transpose a copy of the writes.
-    writes_BWE = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
+    # T and D as one axis Y: contracted as two, XLA would first transpose a copy of the writes.
+    writes_BWY = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
 
     def contract(grads_BRTD):
         beyond = length - grads_BRTD.shape[2]
         padded_BRTD = jnp.pad(grads_BRTD, ((0, 0), (0, 0), (0, beyond), (0, 0)))
         return -jnp.einsum(
-            "BWE,BRE->BWR",
-            writes_BWE,
+            "BWY,BRY->BWR",
+            writes_BWY,
             padded_BRTD.reshape(*padded_BRTD.shape[:2], -1),
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,

@@ -9,7 +9,7 @@
 gradient at taps = 0 is the branch-read gradient of edge attribution and tap = -write removes one
 edge exactly.
 
-Axis letters are explained in config.py, the parameter tree in parameters.py.
+Axis letters are explained in axes.py, the parameter tree in parameters.py.
 """
 
 import flax.linen as nn
