@@ -5,11 +5,12 @@ with respect to parameters.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Activations, Block, Places
+from eap_jax.block import Activations, Block, Layer, Places
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective
 from eap_jax.transformer import unembed
@@ -17,34 +18,31 @@ from eap_jax.transformer import unembed
 
 def block_gradients(
     config: ModelConfig,
-    block_params: dict,
+    layer: Layer,
     kept: Activations | jax.Array,
     attention_BTD: jax.Array,
     grad_BTD: jax.Array,
-    places: Places,
-    window=None,
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of the backward sweep.
+    """One step of the backward sweep, over whole texts.
 
     Args:
       config: the model.
-      block_params: parameters of this layer.
+      layer: the layer to go back through.
       kept: the layer's activations, or its stream [B, T, D] alone (then the rest is recomputed).
       attention_BTD: the attention's write.
       grad_BTD: gradient of the loss with respect to the stream after the layer.
-      places: where the tokens sit.
-      window: keys a query sees, or None.
 
     Returns:
       gradients of the four branch reads [B, 4, T, D] in the order of `block.READS`, and the
       gradient with respect to the stream before the layer.
     """
-    stage = functools.partial(Block(config).apply, {"params": block_params})
+    places = Places.of_texts(config, grad_BTD.shape[1])
+    stage = functools.partial(Block(config).apply, {"params": layer.params})
     attention_in = functools.partial(stage, places=places, method=Block.attention_in)
     mlp_in = functools.partial(stage, method=Block.mlp_in)
 
     def attention_out(q, k, v):
-        return stage(q, k, v, places, window, method=Block.attention_out)
+        return stage(q, k, v, places, layer.window, method=Block.attention_out)
 
     stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
     middle_BTD = stream_BTD + attention_BTD
@@ -62,7 +60,7 @@ def block_gradients(
     return jnp.stack([*read_qkv, read_mlp], axis=1), grad_BTD + sum(read_qkv)
 
 
-def _pull(stage, primals, cotangents):
+def _pull(stage: Callable, primals: tuple, cotangents) -> tuple:
     """Cotangents of a stage's inputs from those of its outputs."""
     return jax.vjp(stage, *primals)[1](cotangents)
 

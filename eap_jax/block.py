@@ -18,6 +18,21 @@ from eap_jax.parameters import axis_sizes, block_axes
 READS = ("q", "k", "v", "mlp")
 
 
+@flax.struct.dataclass(kw_only=True)
+class Layer:
+    """What tells one layer from the others.
+
+    Attributes:
+      params: its parameters, named as in `parameters.block_axes`.
+      number: from 0; may be traced.
+      window: keys a query sees, itself included; None for all of the past; may be traced.
+    """
+
+    params: dict
+    number: jax.Array | int
+    window: jax.Array | int | None = None
+
+
 @flax.struct.dataclass
 class Activations:
     """One block's values between its matrix products (a leading L axis when stacked).
@@ -36,7 +51,7 @@ class Activations:
     up_BTF: jax.Array
 
     def prefix(self, length: int) -> "Activations":
-        """The same of the first `length` places."""
+        """The activations of the first `length` places."""
         heads = self.q_BNTH, self.k_BKTH, self.v_BKTH
         stream, gate, up = (x[:, :length] for x in (self.stream_BTD, self.gate_BTF, self.up_BTF))
         return Activations(stream, *(x[:, :, :length] for x in heads), gate, up)
