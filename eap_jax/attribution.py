@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.block import Layer
+from eap_jax.checks import check_array, check_losses, check_parameters
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
 from eap_jax.objective import Batch, Objective, self_entropy
@@ -63,13 +64,17 @@ def attribute(
       config: the model.
       objective: per-position loss to differentiate.
       granularity: `qkv` scores the q, k and v reads apart (R = 4L+1), `block` their sum (R = 2L+1).
-      remat: keep only the writes and recompute the rest in the backward sweep: less memory, half
-        as much again compute.
+      remat: keep only the writes and recompute the rest in the backward sweep: less memory, 1.5
+        times the operations.
       layout: where streams and writes lie on a mesh (`sharding.layout`); None: the compiler decides.
 
     Returns:
       `Attribution`.
+
+    Raises:
+      ValueError: a parameter or an array of the batch has another shape or kind of dtype.
     """
+    check_array("batch.tokens_BT", batch.tokens_BT, "BT", jnp.integer)
     (found,) = attribute_prefixes(
         params,
         batch,
@@ -115,7 +120,12 @@ def attribute_prefixes(
 
     Returns:
       one `Attribution` a loss, as `attribute` gives it for the shortened texts.
+
+    Raises:
+      ValueError: see `attribute`; or weights and lengths do not fit the batch or each other.
     """
+    check_parameters(params, config)
+    check_losses(batch, weights_ABJ, lengths)
 
     work = Work(batch=batch, weights_ABJ=tuple(weights_ABJ), lengths=lengths)
     program = HeadProgram(

@@ -1,9 +1,9 @@
 """Text generation: a prefill of the prompts, then jitted decoding with a key/value cache.
 
 Prompts are padded on the left, so that all rows write to the same slot of the cache at the same
-step. Decoding runs in segments: the cache grows by half when it is full, so a step never reads far
-more slots than the texts have, and each cache size is compiled once. A row's sampled tokens depend
-on the key, the row's number and its own text only, not on the batch around it.
+step. A full cache grows by half, so a step never reads many more slots than the texts fill, and only
+few cache sizes are compiled. A row's sampled tokens depend on the key, the row's number and its own
+text, not on the other rows.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eap_jax.block import Block, Cache, Places
+from eap_jax.checks import check_parameters
 from eap_jax.config import ModelConfig
 from eap_jax.transformer import Transformer
 
@@ -94,13 +95,16 @@ def generate(
       `max_new_tokens`.
 
     Raises:
-      ValueError: no prompts, an empty prompt, an id outside the vocabulary, or sampling without
-        a key.
+      ValueError: no prompts, an empty prompt, an id outside the vocabulary, sampling without a
+        key or with another number of keys than prompts, or a parameter of another shape.
     """
+    check_parameters(params, config)
     _check_prompts(prompts, config)
     if key is None and sampling.temperature > 0:
         raise ValueError("sampling with a temperature needs a key")
     num_rows = len(prompts)
+    if key is not None and key.shape not in ((), (num_rows,)):
+        raise ValueError(f"key: expected one, or one a prompt [B={num_rows}], found {key.shape}")
     if key is None:
         key = jax.random.key(0)
     keys_B = (

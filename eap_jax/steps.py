@@ -111,8 +111,8 @@ class HeadProgram:
 def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax.Array) -> State:
     """The state before the first layer: the embedded input, and a buffer that holds it as a write.
 
-    The batch comes first in the buffer, as the contraction needs it: gathered by a scan, layers
-    would come first and cost a second copy of this largest buffer.
+    The buffer has its batch axis first, as the contraction needs it. If a scan gathered the writes,
+    layers would come first, and moving them would cost a second copy of this largest buffer.
     """
     input_BTD = embed(ends, tokens_BT)
     rows, length, width = input_BTD.shape
@@ -268,5 +268,5 @@ def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
             preferred_element_type=jnp.float32,
         )
 
-    # A group at a time: on a CPU one product with all of four groups takes twice the time.
+    # One product for each group: on a CPU a single product with four groups takes twice the time.
     return jnp.concatenate([contract(grads_BRTD) for grads_BRTD in grads], axis=-1)

@@ -1,8 +1,9 @@
-"""Edge attribution of a model that does not fit in memory: layer by layer, forth and back.
+"""Edge attribution of a model that does not fit in memory, one layer at a time.
 
-The same steps as attribution.py, in a loop over layers that are read when they are needed. Many
-batches pass through a layer while it is in memory, so reading is paid once for all of them. What
-stays in memory is the writes of all batches and the activations of `keep_layers` layers.
+The same steps as attribution.py, in a loop over layers, each read when it is needed: once on the way
+forward and once on the way back. All batches pass through a layer while it is in memory, so it is
+read once for all of them. The writes of all batches stay in memory, and the activations of
+`keep_layers` layers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -13,10 +14,11 @@ import jax.numpy as jnp
 
 from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.block import Layer
+from eap_jax.checks import check_losses, check_named
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
 from eap_jax.objective import Objective, self_entropy
-from eap_jax.parameters import head_name
+from eap_jax.parameters import block_axes, end_axes, head_name
 from eap_jax.steps import (
     Attribution,
     HeadProgram,
@@ -63,8 +65,15 @@ def attribute_streamed(
 
     Returns:
       for each batch what `attribution.attribute_prefixes` returns.
+
+    Raises:
+      ValueError: see `attribution.attribute_prefixes`; parameters are looked at as they are read.
     """
+    for item in work:
+        check_losses(item.batch, item.weights_ABJ, item.lengths)
+    declared = end_axes(config)
     ends = weights.ends(("embed",))
+    check_named("embedding", ends, {"embed": declared["embed"]}, config)
     states = [_start(config, None, ends, item.batch.tokens_BT) for item in work]
     del ends
     kept = [[None] * config.num_layers for _ in work]
@@ -74,6 +83,7 @@ def attribute_streamed(
 
     def read(order: Sequence[int]) -> Iterator[Layer]:
         for number, params in zip(order, weights.blocks(order), strict=True):
+            check_named(f"layer {number}", params, block_axes(config), config)
             window = None if window_of is None else window_of[number]
             yield Layer(params=params, number=number, window=window)
 
@@ -88,6 +98,7 @@ def attribute_streamed(
 
     del layer  # the head is the largest part, and the way back reads this layer again
     ends = weights.ends(("final_norm", head_name(config)))
+    check_named("output head", ends, {name: declared[name] for name in ends}, config)
     program = HeadProgram(
         config=config, objective=objective, most_logits=HEAD_LOGITS[first_kept > 0]
     )
