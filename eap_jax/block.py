@@ -73,7 +73,7 @@ class Places:
       cos, sin: [B or 1, T, H] float32 rotary tables of the queries' positions.
       query_slots_T, key_slots_S: slot numbers, see attention.py.
       start_B: first used slot of each row, or None for 0.
-      whole: the tokens are all that their texts have so far, in slots from 0 on.
+      whole: these are all tokens of their texts so far, in slots from 0 on: nothing is in a cache.
     """
 
     cos: jax.Array
@@ -121,7 +121,8 @@ class Block(nn.Module):
     def _linear(self, x: jax.Array, name: str, has_bias: bool) -> jax.Array:
         """x [B, T, in] -> [B, T, out] by a weight and, where there is one, a bias.
 
-        A weight's head axes become one: contracted as two, it would be transposed at each use.
+        The head axes N and H of a weight are joined first. Contracted as two axes, they would make
+        the compiler transpose the weight at each use.
         """
         y = linear(x, getattr(self, "p_" + name).reshape(-1, x.shape[-1]))
         return y + getattr(self, f"p_{name}_bias").reshape(-1).astype(x.dtype) if has_bias else y

@@ -1,4 +1,4 @@
-"""The layers between products, and the product: RMSNorm, rotary embedding, MLP activation, linear.
+"""RMSNorm, rotary embedding, the MLP's activation, and the product with a weight matrix.
 
 Cast order follows transformers' Llama: norm statistics and rotary angles are float32, the result is
 cast to the activations' dtype and then multiplied by the weight.
@@ -12,7 +12,7 @@ import numpy as np
 
 from eap_jax.config import ModelConfig
 
-# Rows of a product up to which the weight goes first, see `linear`.
+# A product of at most this many rows has the weight as its first operand, see `linear`.
 _FEW_ROWS = 128
 
 
@@ -90,9 +90,9 @@ def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
 def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:
     """x times the transposed weight, as every projection of the model: y_o = sum_i W_oi x_i.
 
-    Few rows, as in decoding, are multiplied from the right, W x^T: a product on a CPU rearranges
-    its second operand first, which costs as much as multiplying when that is the weight (1.3 to 1.6
-    times the time at 32 rows).
+    With few rows, as in decoding, the product is computed as W x^T. A CPU rearranges the second
+    operand of a product first; if that is the weight, rearranging costs about as much as multiplying
+    (1.3 to 1.6 times the time at 32 rows).
 
     Args:
       x: [..., I], any float dtype.
