@@ -1,0 +1,22 @@
+"""Edge attribution patching of decoder-only transformers: arrays in, arrays out.
+
+What to import, one module a line; importing the package itself loads none of them.
+
+  config        ModelConfig, RopeScaling: the shape of a model
+  transformer   Transformer, Taps, init_parameters: forward pass that shows every read and write
+  objective     Batch, self_entropy: texts with their targets, and the loss
+  batching      Text, pad_into_batches, in_order: texts to batches, and results back in their order
+  attribution   attribute, attribute_prefixes: scores of all edges in one jitted pass
+  streaming     attribute_streamed, Weights: the same, layer by layer, for models beyond the memory
+  generation    generate, Sampling: answers to prompts, greedy or sampled
+  graph         writer_names, reader_names, edge_mask, parse_edge, to_block: the edges (numpy only)
+  metrics       activation_intensity, information_complexity, distribution_kurtosis: measures of a
+                stack of score matrices (numpy and scipy only)
+  sharding      make_mesh, place_parameters, place_batch, layout: several devices
+  parameters    parameter_axes, parameter_shapes: names and shapes of the parameter tree
+  axes          AXES: what each axis letter means
+
+Inside these: attention (attend), layers (rms_norm, linear), block (Block, Layer: one layer in four
+stages), backward (block_gradients), steps (forward_step, backward_step: the attribution pass cut at
+its layers), checks (check_array: assertions on arguments).
+"""

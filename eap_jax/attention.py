@@ -1,11 +1,11 @@
 """Causal grouped-query attention over slots: the same function serves texts and the KV cache.
 
-A slot is a place in the key/value buffer. A text fills its slots from 0; a batch of prompts of
-different lengths ends in the same slot, and each row's first used slot is its `start`.
+A slot is a place in the key/value buffer. A text fills the slots from 0 on. Prompts of different
+lengths in one batch end in the same slot, and `start` is the first slot that a row uses.
 
-Heads come before places, so every product here is one of contiguous matrices, head by head. With
-places first, as in `jax.nn.dot_product_attention`, each product copies its operands, forward and
-backward, and each decoding step the whole cache.
+The head axis comes before the place axis, so each product is over contiguous matrices, one a head.
+With places first, as in `jax.nn.dot_product_attention`, each product copies its operands, forward
+and backward, and each decoding step copies the whole cache.
 """
 
 import math
@@ -13,9 +13,9 @@ import math
 import jax
 import jax.numpy as jnp
 
-# Queries of a text that attend together; more of them in texts beyond 16 such groups.
+# A text's queries attend in groups of 64. A text of more than 16 such groups has 16 larger ones.
 _QUERIES, _MOST_GROUPS = 64, 16
-# A logit that no softmax notices beside others, far enough from overflow.
+# Logit of a key that is not seen: its softmax weight is 0, and the number cannot overflow.
 _UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)
 
 
@@ -61,14 +61,14 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
     """
     rows, heads, length, size = q_BNTH.shape
     group = heads // k_BKSH.shape[1]
-    # U: the queries of all heads of a group, one after the other, so keys are never repeated.
-    q_BKUH = q_BNTH.reshape(rows, -1, group * length, size)
+    # Q: the queries of all heads of a group, one after the other, so keys are never repeated.
+    q_BKQH = q_BNTH.reshape(rows, -1, group * length, size)
     seen = jnp.tile(seen, (1, 1, group, 1))
-    logits = jnp.einsum("BKUH,BKSH->BKUS", q_BKUH, k_BKSH, preferred_element_type=jnp.float32)
+    logits = jnp.einsum("BKQH,BKSH->BKQS", q_BKQH, k_BKSH, preferred_element_type=jnp.float32)
     # Finite, so that a query without keys has a finite softmax and gradient.
     logits = jnp.where(seen, logits / math.sqrt(size), _UNSEEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(v_BKSH.dtype)
-    return jnp.einsum("BKUS,BKSH->BKUH", weights, v_BKSH).reshape(q_BNTH.shape)
+    return jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(q_BNTH.shape)
 
 
 def attend_text(
@@ -78,13 +78,13 @@ def attend_text(
     window: jax.Array | int | None = None,
     start_B: jax.Array | None = None,
 ) -> jax.Array:
-    """`attend` of whole texts, from slot 0 on, a group of queries at a time.
+    """`attend` for whole texts in slots from 0 on, a group of queries at a time.
 
-    A group is only held against the keys up to its own last place, so nearly half of all logits
-    are never computed, forward or backward.
+    A group of queries is multiplied with the keys up to its own last place only, so nearly half of
+    all logits are never computed, forward or backward.
 
     Args:
-      q_BNTH, k_BKTH, v_BKTH: of all T places.
+      q_BNTH, k_BKTH, v_BKTH: queries, keys and values of all T places.
       window, start_B: see `visible`.
 
     Returns:

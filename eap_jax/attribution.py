@@ -19,11 +19,23 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
+from eap_jax.block import Layer
+from eap_jax.checks import check_array, check_losses, check_parameters
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.sharding import Layout
-from eap_jax.steps import Attribution, backward_step, finish, forward_step, head_step, start
+from eap_jax.steps import (
+    Attribution,
+    HeadProgram,
+    Passed,
+    Work,
+    backward_step,
+    finish,
+    forward_step,
+    head_step,
+    start,
+)
 from eap_jax.transformer import windows
 
 # Logits held at once by the output head, without and with remat: 64 and 16 MiB of float32.
@@ -52,13 +64,17 @@ def attribute(
       config: the model.
       objective: per-position loss to differentiate.
       granularity: `qkv` scores the q, k and v reads apart (R = 4L+1), `block` their sum (R = 2L+1).
-      remat: keep only the writes and recompute the rest in the backward sweep: less memory, half
-        as much again compute.
+      remat: keep only the writes and recompute the rest in the backward sweep: less memory, 1.5
+        times the operations.
       layout: where streams and writes lie on a mesh (`sharding.layout`); None: the compiler decides.
 
     Returns:
       `Attribution`.
+
+    Raises:
+      ValueError: a parameter or an array of the batch has another shape or kind of dtype.
     """
+    check_array("batch.tokens_BT", batch.tokens_BT, "BT", jnp.integer)
     (found,) = attribute_prefixes(
         params,
         batch,
@@ -104,24 +120,32 @@ def attribute_prefixes(
 
     Returns:
       one `Attribution` a loss, as `attribute` gives it for the shortened texts.
+
+    Raises:
+      ValueError: see `attribute`; or weights and lengths do not fit the batch or each other.
     """
+    check_parameters(params, config)
+    check_losses(batch, weights_ABJ, lengths)
 
-    def forward(carry, layer):
-        block_params, window, number = layer
-        *carry, activations = forward_step(config, block_params, *carry, number, window, layout)
-        return tuple(carry), None if remat else activations
+    work = Work(batch=batch, weights_ABJ=tuple(weights_ABJ), lengths=lengths)
+    program = HeadProgram(
+        config=config, objective=objective, most_logits=HEAD_LOGITS[remat], layout=layout
+    )
+    layers = Layer(
+        params=params["blocks"], number=jnp.arange(config.num_layers), window=windows(config)
+    )
 
-    carry = start(config, params, batch.tokens_BT, layout)
-    layers = (params["blocks"], windows(config), jnp.arange(config.num_layers))
-    (stream_BTD, writes_BWTD), kept = jax.lax.scan(forward, carry, layers)
-    head = head_step(
-        config, objective, params, stream_BTD, writes_BWTD, batch, weights_ABJ, lengths,
-        HEAD_LOGITS[remat], layout,
-    )  # fmt: skip
+    def forward(state, layer):
+        state, activations = forward_step(config, layout, layer, state)
+        return state, None if remat else activations
 
-    def backward(grads, layer):
-        kept, (block_params, window, number) = layer
-        return backward_step(config, block_params, kept, writes_BWTD, grads, number, window, layout)
+    state, kept = jax.lax.scan(forward, start(config, layout, params, batch.tokens_BT), layers)
+    head = head_step(program, params, state, work)
 
-    _, scores_LBWX = jax.lax.scan(backward, head.grads, (kept, layers), reverse=True)
+    def backward(grads, of_layer):
+        layer, kept = of_layer
+        passed = Passed(writes_BWTD=state.writes_BWTD, kept=kept)
+        return backward_step(config, layout, layer, passed, grads)
+
+    _, scores_LBWX = jax.lax.scan(backward, head.grads, (layers, kept), reverse=True)
     return finish(scores_LBWX, head, granularity)

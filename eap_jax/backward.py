@@ -5,11 +5,12 @@ with respect to parameters.
 """
 
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Activations, Block, Places
+from eap_jax.block import Activations, Block, Layer, Places
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective
 from eap_jax.transformer import unembed
@@ -17,34 +18,31 @@ from eap_jax.transformer import unembed
 
 def block_gradients(
     config: ModelConfig,
-    block_params: dict,
+    layer: Layer,
     kept: Activations | jax.Array,
     attention_BTD: jax.Array,
     grad_BTD: jax.Array,
-    places: Places,
-    window=None,
 ) -> tuple[jax.Array, jax.Array]:
-    """One step of the backward sweep.
+    """One step of the backward sweep, over whole texts.
 
     Args:
       config: the model.
-      block_params: parameters of this layer.
+      layer: the layer to go back through.
       kept: the layer's activations, or its stream [B, T, D] alone (then the rest is recomputed).
       attention_BTD: the attention's write.
       grad_BTD: gradient of the loss with respect to the stream after the layer.
-      places: where the tokens sit.
-      window: keys a query sees, or None.
 
     Returns:
       gradients of the four branch reads [B, 4, T, D] in the order of `block.READS`, and the
       gradient with respect to the stream before the layer.
     """
-    stage = functools.partial(Block(config).apply, {"params": block_params})
+    places = Places.of_texts(config, grad_BTD.shape[1])
+    stage = functools.partial(Block(config).apply, {"params": layer.params})
     attention_in = functools.partial(stage, places=places, method=Block.attention_in)
     mlp_in = functools.partial(stage, method=Block.mlp_in)
 
     def attention_out(q, k, v):
-        return stage(q, k, v, places, window, method=Block.attention_out)
+        return stage(q, k, v, places, layer.window, method=Block.attention_out)
 
     stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
     middle_BTD = stream_BTD + attention_BTD
@@ -62,7 +60,7 @@ def block_gradients(
     return jnp.stack([*read_qkv, read_mlp], axis=1), grad_BTD + sum(read_qkv)
 
 
-def _pull(stage, primals, cotangents):
+def _pull(stage: Callable, primals: tuple, cotangents) -> tuple:
     """Cotangents of a stage's inputs from those of its outputs."""
     return jax.vjp(stage, *primals)[1](cotangents)
 
@@ -101,9 +99,9 @@ def head_gradients(
         padded = jnp.pad(x_BJ, padding)
         return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
 
-    def joined(x_CBj):
-        x_BCj = jnp.moveaxis(x_CBj, 0, 1)
-        return x_BCj.reshape(num_rows, -1, *x_CBj.shape[3:])[:, :num_targets]
+    def joined(x_CBJ):
+        x_BCJ = jnp.moveaxis(x_CBJ, 0, 1)
+        return x_BCJ.reshape(num_rows, -1, *x_CBJ.shape[3:])[:, :num_targets]
 
     def chunk_gradient(xs):
         stream, targets = xs
@@ -116,8 +114,8 @@ def head_gradients(
         return losses, grads.astype(jnp.float32)
 
     found = jax.lax.map(chunk_gradient, (in_chunks(stream_BJD), in_chunks(batch.targets_BJ)))
-    losses_CBj, grads_CBjD = found
-    return joined(losses_CBj), joined(grads_CBjD)
+    losses_CBJ, grads_CBJD = found
+    return joined(losses_CBJ), joined(grads_CBJD)
 
 
 def at_positions(grads_BJD: jax.Array, positions_BJ: jax.Array, length: int, dtype) -> jax.Array:

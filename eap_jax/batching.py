@@ -1,12 +1,14 @@
 """Texts of unequal length -> padded batches of few shapes with little padding.
 
-Texts are sorted by length and cut into batches of one number of rows; a batch is as wide as the
-next rung of a ladder of widths that grows by an eighth a rung. The number of rows is the largest
-whose padding stays below a tenth of the tokens, where the devices allow it. Each width is compiled
-once, which takes longer than a batch does: texts that fit one batch share it, whatever its padding.
+Texts are sorted by length and cut into batches of one number of rows. A batch is as wide as the next
+rung of a ladder of widths, each an eighth wider than the one below. The number of rows is the
+largest whose padding stays below a tenth of the tokens, where the devices allow it. Each width is
+compiled once, which takes longer than a batch does, so texts that fit one batch share it, whatever
+its padding. `put_rows` and `in_order` bring results back into the order of the texts.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -67,7 +69,63 @@ def pad_into_batches(
     for chosen in batches:
         width, found = _width(texts, chosen), _ends(texts, chosen, cuts)
         ends[width] = list(map(max, ends.get(width, found), found))
-    return [_pad(texts, tuple(chosen), rows, num_targets, cuts, ends) for chosen in batches]
+    shapes = {
+        # One a width, not one a batch: the lengths are part of what is compiled.
+        width: _Shape(
+            rows=rows,
+            width=width,
+            targets=num_targets,
+            lengths=tuple(min(width, _rung(end)) for end in found),
+        )
+        for width, found in ends.items()
+    }
+    return [_pad(texts, chosen, cuts, shapes[_width(texts, chosen)]) for chosen in batches]
+
+
+def in_order(batches: Sequence[PaddedBatch], results: Sequence[np.ndarray]) -> np.ndarray:
+    """Results of batches, row by row, in the order of the texts.
+
+    Args:
+      batches: all that `pad_into_batches` returned, in any order.
+      results: one array a batch, [B, ...], its rows those of the batch; rows beyond the batch's
+        texts are left out.
+
+    Returns:
+      [number of texts, ...] in the results' dtype.
+
+    Raises:
+      ValueError: a batch has no result or a result has too few rows.
+    """
+    if len(batches) != len(results) or not batches:
+        raise ValueError(f"results: expected one a batch, {len(batches)}, found {len(results)}")
+    first = np.asarray(results[0])
+    count = sum(len(padded.indices) for padded in batches)
+    ordered = np.empty((count, *first.shape[1:]), first.dtype)
+    for padded, result in zip(batches, results, strict=True):
+        put_rows(ordered, padded, result)
+    return ordered
+
+
+def put_rows(ordered: np.ndarray, padded: PaddedBatch, result: np.ndarray) -> None:
+    """Write one batch's results, [B, ...], to the places of its texts in `ordered`.
+
+    Raises:
+      ValueError: the result has fewer rows than the batch has texts.
+    """
+    result = np.asarray(result)
+    if len(result) < len(padded.indices):
+        raise ValueError(f"result: expected {len(padded.indices)} rows, found {len(result)}")
+    ordered[list(padded.indices)] = result[: len(padded.indices)]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Shape:
+    """The shape of a batch: rows, width of a row, targets of a row, and the length of each loss."""
+
+    rows: int
+    width: int
+    targets: int
+    lengths: tuple[int, ...]
 
 
 def _rows(lengths: list[int], batch_tokens: int, multiple: int) -> int:
@@ -93,11 +151,11 @@ def _rung(length: int) -> int:
     return width
 
 
-def _width(texts: list[Text], indices) -> int:
+def _width(texts: list[Text], indices: Sequence[int]) -> int:
     return _rung(max(len(texts[index].tokens) for index in indices))
 
 
-def _ends(texts: list[Text], indices, cuts) -> list[int]:
+def _ends(texts: list[Text], indices: Sequence[int], cuts: tuple[int, ...]) -> list[int]:
     """For each cut, the number of tokens that the longest text's counted targets depend on."""
     chosen = [texts[index] for index in indices]
     return [
@@ -105,12 +163,13 @@ def _ends(texts: list[Text], indices, cuts) -> list[int]:
     ]
 
 
-def _pad(texts: list[Text], indices, rows: int, num_targets: int, cuts, ends) -> PaddedBatch:
-    width = _width(texts, indices)
-    tokens_BT = np.zeros((rows, width), np.int32)
-    positions_BJ = np.zeros((rows, num_targets), np.int32)
-    targets_BJ = np.zeros((rows, num_targets), np.int32)
-    weights_ABJ = tuple(np.zeros((rows, num_targets), np.float32) for _ in cuts)
+def _pad(
+    texts: list[Text], indices: Sequence[int], cuts: tuple[int, ...], shape: _Shape
+) -> PaddedBatch:
+    tokens_BT = np.zeros((shape.rows, shape.width), np.int32)
+    positions_BJ = np.zeros((shape.rows, shape.targets), np.int32)
+    targets_BJ = np.zeros((shape.rows, shape.targets), np.int32)
+    weights_ABJ = tuple(np.zeros((shape.rows, shape.targets), np.float32) for _ in cuts)
     for row, text in enumerate(texts[index] for index in indices):
         length, count = len(text.tokens), len(text.targets)
         tokens_BT[row, :length] = text.tokens
@@ -127,8 +186,7 @@ def _pad(texts: list[Text], indices, rows: int, num_targets: int, cuts, ends) ->
             weights_BJ=weights_ABJ[np.argmax(cuts)],
         ),
         weights_ABJ=weights_ABJ,
-        # One a width, not one a batch: they are part of what is compiled.
-        lengths=tuple(min(width, _rung(end)) for end in ends[width]),
-        indices=indices,
+        lengths=shape.lengths,
+        indices=tuple(indices),
         tokens=sum(len(texts[index].tokens) for index in indices),
     )

@@ -18,6 +18,21 @@ from eap_jax.parameters import axis_sizes, block_axes
 READS = ("q", "k", "v", "mlp")
 
 
+@flax.struct.dataclass(kw_only=True)
+class Layer:
+    """What tells one layer from the others.
+
+    Attributes:
+      params: its parameters, named as in `parameters.block_axes`.
+      number: from 0; may be traced.
+      window: keys a query sees, itself included; None for all of the past; may be traced.
+    """
+
+    params: dict
+    number: jax.Array | int
+    window: jax.Array | int | None = None
+
+
 @flax.struct.dataclass
 class Activations:
     """One block's values between its matrix products (a leading L axis when stacked).
@@ -36,7 +51,7 @@ class Activations:
     up_BTF: jax.Array
 
     def prefix(self, length: int) -> "Activations":
-        """The same of the first `length` places."""
+        """The activations of the first `length` places."""
         heads = self.q_BNTH, self.k_BKTH, self.v_BKTH
         stream, gate, up = (x[:, :length] for x in (self.stream_BTD, self.gate_BTF, self.up_BTF))
         return Activations(stream, *(x[:, :, :length] for x in heads), gate, up)
@@ -58,7 +73,7 @@ class Places:
       cos, sin: [B or 1, T, H] float32 rotary tables of the queries' positions.
       query_slots_T, key_slots_S: slot numbers, see attention.py.
       start_B: first used slot of each row, or None for 0.
-      whole: the tokens are all that their texts have so far, in slots from 0 on.
+      whole: these are all tokens of their texts so far, in slots from 0 on: nothing is in a cache.
     """
 
     cos: jax.Array
@@ -106,7 +121,8 @@ class Block(nn.Module):
     def _linear(self, x: jax.Array, name: str, has_bias: bool) -> jax.Array:
         """x [B, T, in] -> [B, T, out] by a weight and, where there is one, a bias.
 
-        A weight's head axes become one: contracted as two, it would be transposed at each use.
+        The head axes N and H of a weight are joined first. Contracted as two axes, they would make
+        the compiler transpose the weight at each use.
         """
         y = linear(x, getattr(self, "p_" + name).reshape(-1, x.shape[-1]))
         return y + getattr(self, f"p_{name}_bias").reshape(-1).astype(x.dtype) if has_bias else y

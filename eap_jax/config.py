@@ -1,8 +1,6 @@
 """The shape of a decoder-only transformer: the one object that every module of the model reads.
 
-Axis letters, the same in every file, shape suffix and einsum string:
-B batch, T query position, S key position, N query heads, K key/value heads, H head size, D model
-width, F MLP width, V vocabulary, L layers, W writers, R readers, J target positions, A alphas.
+Axis letters are explained in axes.py.
 """
 
 import dataclasses

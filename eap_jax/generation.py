@@ -1,9 +1,9 @@
 """Text generation: a prefill of the prompts, then jitted decoding with a key/value cache.
 
 Prompts are padded on the left, so that all rows write to the same slot of the cache at the same
-step. Decoding runs in segments: the cache grows by half when it is full, so a step never reads far
-more slots than the texts have, and each cache size is compiled once. A row's sampled tokens depend
-on the key, the row's number and its own text only, not on the batch around it.
+step. A full cache grows by half, so a step never reads many more slots than the texts fill, and only
+few cache sizes are compiled. A row's sampled tokens depend on the key, the row's number and its own
+text, not on the other rows.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from eap_jax.block import Block, Cache, Places
+from eap_jax.checks import check_parameters
 from eap_jax.config import ModelConfig
 from eap_jax.transformer import Transformer
 
@@ -54,7 +55,15 @@ class Sampling:
             raise ValueError(f"top_p: expected a number in (0, 1], found {self.top_p}")
 
 
-@flax.struct.dataclass
+@flax.struct.dataclass(kw_only=True)
+class _Rows:
+    """What stays the same of each row: its first used slot, and its PRNG key."""
+
+    start_B: jax.Array
+    keys_B: jax.Array
+
+
+@flax.struct.dataclass(kw_only=True)
 class _State:
     """Decoding in progress: `slot` is where the newest token, `last_B`, goes."""
 
@@ -86,13 +95,16 @@ def generate(
       `max_new_tokens`.
 
     Raises:
-      ValueError: no prompts, an empty prompt, an id outside the vocabulary, or sampling without
-        a key.
+      ValueError: no prompts, an empty prompt, an id outside the vocabulary, sampling without a
+        key or with another number of keys than prompts, or a parameter of another shape.
     """
+    check_parameters(params, config)
     _check_prompts(prompts, config)
     if key is None and sampling.temperature > 0:
         raise ValueError("sampling with a temperature needs a key")
     num_rows = len(prompts)
+    if key is not None and key.shape not in ((), (num_rows,)):
+        raise ValueError(f"key: expected one, or one a prompt [B={num_rows}], found {key.shape}")
     if key is None:
         key = jax.random.key(0)
     keys_B = (
@@ -101,14 +113,15 @@ def generate(
         else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
     )
     width = _round_up(max(map(len, prompts)))
-    tokens_BP = np.zeros((num_rows, width), np.int32)
-    for row, prompt in zip(tokens_BP, prompts, strict=True):
+    tokens_BT = np.zeros((num_rows, width), np.int32)
+    for row, prompt in zip(tokens_BT, prompts, strict=True):
         row[width - len(prompt) :] = prompt
     start_B = np.asarray([width - len(prompt) for prompt in prompts], np.int32)
 
     capacity = width + min(_round_up(sampling.max_new_tokens), _FIRST_SEGMENT)
-    state = _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity)
-    responses_BG = [np.asarray(state.last_B)[:, None]]
+    rows = _Rows(start_B=start_B, keys_B=keys_B)
+    state = _prefill(params, tokens_BT, rows, config=config, sampling=sampling, capacity=capacity)
+    responses_BT = [np.asarray(state.last_B)[:, None]]
     left = sampling.max_new_tokens - 1
     while left > 0 and not bool(state.done_B.all()):
         # The newest token is not yet in the cache, so a full cache has room for no step.
@@ -117,37 +130,52 @@ def generate(
             capacity = _round_up(min(capacity + capacity // 2, capacity + left))
             state = _grow(state, capacity)
             continue
-        state, new_GB = _decode(params, state, start_B, keys_B, steps, config, sampling, capacity)
-        responses_BG.append(np.asarray(new_GB).T[:, :steps])
+        state, new_TB = _decode(params, state, rows, steps, config=config, sampling=sampling)
+        responses_BT.append(np.asarray(new_TB).T[:, :steps])
         left -= steps
-    return [_cut(row, sampling) for row in np.concatenate(responses_BG, axis=1).tolist()]
+    return [_cut(row, sampling) for row in np.concatenate(responses_BT, axis=1).tolist()]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "sampling", "capacity"))
-def _prefill(params, tokens_BP, start_B, keys_B, config, sampling, capacity) -> _State:
-    """State after the prompts and the first generated token."""
-    num_rows, width = tokens_BP.shape
+def _prefill(
+    params: dict,
+    tokens_BT: jax.Array,
+    rows: _Rows,
+    *,
+    config: ModelConfig,
+    sampling: Sampling,
+    capacity: int,
+) -> _State:
+    """State after the prompts and the first generated token, its caches of `capacity` slots."""
+    num_rows, width = tokens_BT.shape
     empty = jnp.zeros(
         (num_rows, config.num_kv_heads, capacity, config.head_dim), params["embed"].dtype
     )
     caches = (Cache(k_BKSH=empty, v_BKSH=empty),) * config.num_layers
-    places = Places.of_slots(config, jnp.arange(width), capacity, start_B, whole=True)
-    logits_BV, caches = _extend(_unstack(params, config), tokens_BP, places, caches, config)
-    last_B = _choose(logits_BV, keys_B, width - start_B, sampling)
+    places = Places.of_slots(config, jnp.arange(width), capacity, rows.start_B, whole=True)
+    logits_BV, caches = _extend(_unstack(params, config), tokens_BT, places, caches, config)
+    last_B = _choose(logits_BV, rows.keys_B, width - rows.start_B, sampling)
     return _State(
         slot=jnp.int32(width), last_B=last_B, done_B=_stops(last_B, sampling), caches=caches
     )
 
 
-@functools.partial(
-    jax.jit, static_argnames=("config", "sampling", "capacity"), donate_argnames=("state",)
-)
-def _decode(params, state, start_B, keys_B, steps, config, sampling, capacity):
-    """Up to `steps` more tokens in a cache of `capacity` slots, or fewer once all rows are done.
+@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
+def _decode(
+    params: dict,
+    state: _State,
+    rows: _Rows,
+    steps: jax.Array,
+    *,
+    config: ModelConfig,
+    sampling: Sampling,
+) -> tuple[_State, jax.Array]:
+    """Up to `steps` more tokens, or fewer once all rows are done.
 
     Returns:
-      the new state and the tokens [capacity, B], of which the first `steps` are valid.
+      the new state, and the tokens [slots of the cache, B], of which the first `steps` are valid.
     """
+    capacity = state.caches[0].k_BKSH.shape[2]
     layers = _unstack(params, config)
 
     def unfinished(carry):
@@ -155,21 +183,27 @@ def _decode(params, state, start_B, keys_B, steps, config, sampling, capacity):
         return (step < steps) & ~state.done_B.all()
 
     def advance(carry):
-        step, state, tokens_GB = carry
-        places = Places.of_slots(config, state.slot[None], capacity, start_B, whole=False)
+        step, state, tokens_TB = carry
+        places = Places.of_slots(config, state.slot[None], capacity, rows.start_B, whole=False)
         logits_BV, caches = _extend(layers, state.last_B[:, None], places, state.caches, config)
-        new_B = _choose(logits_BV, keys_B, state.slot + 1 - start_B, sampling)
-        done_B = state.done_B | _stops(new_B, sampling)
-        tokens_GB = jax.lax.dynamic_update_index_in_dim(tokens_GB, new_B, step, 0)
-        return step + 1, _State(state.slot + 1, new_B, done_B, caches), tokens_GB
+        new_B = _choose(logits_BV, rows.keys_B, state.slot + 1 - rows.start_B, sampling)
+        tokens_TB = jax.lax.dynamic_update_index_in_dim(tokens_TB, new_B, step, 0)
+        state = _State(
+            slot=state.slot + 1,
+            last_B=new_B,
+            done_B=state.done_B | _stops(new_B, sampling),
+            caches=caches,
+        )
+        return step + 1, state, tokens_TB
 
-    tokens_GB = jnp.zeros((capacity, state.last_B.shape[0]), jnp.int32)
-    _, state, tokens_GB = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, tokens_GB))
-    return state, tokens_GB
+    tokens_TB = jnp.zeros((capacity, state.last_B.shape[0]), jnp.int32)
+    _, state, tokens_TB = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, tokens_TB))
+    return state, tokens_TB
 
 
 @functools.partial(jax.jit, static_argnames="capacity")
 def _grow(state: _State, capacity: int) -> _State:
+    """The same state, its caches with `capacity` slots."""
     room = [(0, 0), (0, 0), (0, capacity - state.caches[0].k_BKSH.shape[2]), (0, 0)]
     return state.replace(caches=jax.tree.map(lambda leaf: jnp.pad(leaf, room), state.caches))
 
@@ -183,7 +217,13 @@ def _unstack(params: dict, config: ModelConfig) -> dict:
     return params | {"blocks": blocks}
 
 
-def _extend(layers, tokens_BT, places, caches, config):
+def _extend(
+    layers: dict,
+    tokens_BT: jax.Array,
+    places: Places,
+    caches: tuple[Cache, ...],
+    config: ModelConfig,
+) -> tuple[jax.Array, tuple[Cache, ...]]:
     """Run new tokens through all layers: (logits of the last one [B, V], caches)."""
     ends = {name: leaf for name, leaf in layers.items() if name != "blocks"}
     model = functools.partial(Transformer(config).apply, {"params": ends})
@@ -198,7 +238,9 @@ def _extend(layers, tokens_BT, places, caches, config):
     return model(stream_BTD[:, -1], method=Transformer.unembed), tuple(grown)
 
 
-def _choose(logits_BV, keys_B, position_B, sampling: Sampling) -> jax.Array:
+def _choose(
+    logits_BV: jax.Array, keys_B: jax.Array, position_B: jax.Array, sampling: Sampling
+) -> jax.Array:
     """Next token of each row, int32 [B]; the randomness is a function of row key and position."""
     logits_BV = logits_BV.astype(jnp.float32)
     if sampling.temperature == 0:

@@ -1,4 +1,4 @@
-"""The layers between products, and the product: RMSNorm, rotary embedding, MLP activation, linear.
+"""RMSNorm, rotary embedding, the MLP's activation, and the product with a weight matrix.
 
 Cast order follows transformers' Llama: norm statistics and rotary angles are float32, the result is
 cast to the activations' dtype and then multiplied by the weight.
@@ -12,7 +12,7 @@ import numpy as np
 
 from eap_jax.config import ModelConfig
 
-# Rows of a product up to which the weight goes first, see `linear`.
+# A product of at most this many rows has the weight as its first operand, see `linear`.
 _FEW_ROWS = 128
 
 
@@ -90,9 +90,9 @@ def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
 def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:
     """x times the transposed weight, as every projection of the model: y_o = sum_i W_oi x_i.
 
-    Few rows, as in decoding, are multiplied from the right, W x^T: a product on a CPU rearranges
-    its second operand first, which costs as much as multiplying when that is the weight (1.3 to 1.6
-    times the time at 32 rows).
+    With few rows, as in decoding, the product is computed as W x^T. A CPU rearranges the second
+    operand of a product first; if that is the weight, rearranging costs about as much as multiplying
+    (1.3 to 1.6 times the time at 32 rows).
 
     Args:
       x: [..., I], any float dtype.
@@ -103,7 +103,7 @@ def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:
     """
     weight_OI = weight_OI.astype(x.dtype)
     if math.prod(x.shape[:-1]) > _FEW_ROWS:
-        return jnp.einsum("...i,oi->...o", x, weight_OI)
-    y_OM = jnp.einsum("oi,mi->om", weight_OI, x.reshape(-1, x.shape[-1]))
+        return jnp.einsum("...I,OI->...O", x, weight_OI)
+    y_OM = jnp.einsum("OI,MI->OM", weight_OI, x.reshape(-1, x.shape[-1]))
     # The compiler would turn the transposed product back into the usual one.
     return jax.lax.optimization_barrier(y_OM).T.reshape(*x.shape[:-1], -1)

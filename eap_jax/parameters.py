@@ -3,7 +3,7 @@
     {"embed", "final_norm", ["head"], "blocks": {name: stacked over layers}}
 
 Parameters keep the layout of Hugging Face checkpoints, output axes first, so that conversion never
-transposes. Axis letters are explained in config.py.
+transposes. Axis letters are explained in axes.py.
 """
 
 import jax

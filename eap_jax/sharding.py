@@ -1,7 +1,7 @@
 """Where arrays live on several devices: the only file that names a mesh axis.
 
 The mesh has two axes: `data` splits the batch, `model` splits heads, MLP width and vocabulary
-(tensor parallelism). An axis letter that its mesh axis does not divide stays whole on every device.
+(tensor parallelism). Where a mesh axis does not divide a size, every device holds that axis whole.
 """
 
 import dataclasses
@@ -99,31 +99,31 @@ def place_batch(batch, mesh: Mesh):
 class Layout:
     """Where an attribution pass keeps its largest arrays on a mesh.
 
-    Streams are whole on every device of the model axis, as tensor parallelism needs them. All
-    writes only wait for their contraction, which sums over T: each device keeps and contracts a
-    part of every text, so their memory is divided by both axes.
+    Tensor parallelism needs streams whole on every device of the model axis. Writes are needed only
+    for the contraction, which sums over T. So each device keeps and contracts its own part of every
+    text, and the memory of the writes is divided by both mesh axes.
 
     Attributes:
-      stream: of [B, T, D].
-      writes: of [B, W, T, D].
+      stream: where a stream [B, T, D] lies.
+      writes: where all writes [B, W, T, D] lie.
     """
 
     stream: NamedSharding
     writes: NamedSharding
 
     def whole(self, stream_BTD: jax.Array) -> jax.Array:
-        """The same stream, laid out so."""
+        """The stream [B, T, D], placed as `stream` says: rows split, whole along T and D."""
         return jax.lax.with_sharding_constraint(stream_BTD, self.stream)
 
     def apart(self, writes_BWTD: jax.Array) -> jax.Array:
-        """The same writes, laid out so."""
+        """The writes [B, W, T, D], placed as `writes` says: split over rows and along T."""
         return jax.lax.with_sharding_constraint(writes_BWTD, self.writes)
 
 
 def layout(mesh: Mesh, length: int) -> Layout | None:
-    """Layout of texts of `length` on a mesh; None for one device, where there is nothing to place.
+    """Layout of texts of `length` on a mesh; None on one device, where there is nothing to place.
 
-    A length that the model axis does not divide stays whole.
+    If the model axis does not divide the length, writes are split over rows only.
     """
     if mesh.size == 1:
         return None

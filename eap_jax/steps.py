@@ -1,10 +1,11 @@
-"""The attribution pass cut at its layers: what a scan over layers in memory and a loop over layers
-read from disk have in common.
+"""The attribution pass cut at its layers. A scan over layers in memory (attribution.py) and a loop
+over layers read from disk (streaming.py) are made of the same steps:
 
     start -> forward_step for each layer -> head_step -> backward_step for each layer, last first
     -> finish
 """
 
+import dataclasses
 from collections.abc import Sequence
 
 import flax.struct
@@ -12,12 +13,53 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.backward import at_positions, block_gradients, head_gradients
-from eap_jax.block import Activations, Block, Places
+from eap_jax.block import Activations, Block, Layer, Places
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
 from eap_jax.sharding import Layout
 from eap_jax.transformer import embed
+
+
+@flax.struct.dataclass(kw_only=True)
+class Work:
+    """One batch and its losses; see `attribution.attribute_prefixes`.
+
+    Attributes:
+      batch: the texts.
+      weights_ABJ: weights of the targets in each loss, [B, J] each.
+      lengths: places that each loss depends on.
+    """
+
+    batch: Batch
+    weights_ABJ: tuple[jax.Array, ...]
+    lengths: tuple[int, ...] = flax.struct.field(pytree_node=False)
+
+
+@flax.struct.dataclass(kw_only=True)
+class State:
+    """Where a forward pass stands between two layers.
+
+    Attributes:
+      stream_BTD: the residual stream.
+      writes_BWTD: all writes; those of layers to come are 0.
+    """
+
+    stream_BTD: jax.Array
+    writes_BWTD: jax.Array
+
+
+@flax.struct.dataclass(kw_only=True)
+class Passed:
+    """What the forward pass leaves for the way back through one layer.
+
+    Attributes:
+      writes_BWTD: all writes.
+      kept: the layer's activations, or None to compute them again from the writes before it.
+    """
+
+    writes_BWTD: jax.Array
+    kept: Activations | None
 
 
 @flax.struct.dataclass
@@ -49,115 +91,114 @@ class Head:
     losses: tuple[jax.Array, ...]
 
 
-def start(
-    config: ModelConfig, ends: dict, tokens_BT: jax.Array, layout: Layout | None = None
-) -> tuple[jax.Array, jax.Array]:
-    """The embedded input, and the buffer of all writes [B, W, T, D] with the input in its place.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class HeadProgram:
+    """What the compiled output head is made for.
 
-    The batch comes first in the buffer, as the contraction needs it: gathered by a scan, layers
-    would come first and cost a second copy of this largest buffer.
+    Attributes:
+      config: the model.
+      objective: per-position loss to differentiate.
+      most_logits: logits held at once, about.
+      layout: where the arrays lie on a mesh, or None.
+    """
+
+    config: ModelConfig
+    objective: Objective
+    most_logits: int
+    layout: Layout | None = None
+
+
+def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax.Array) -> State:
+    """The state before the first layer: the embedded input, and a buffer that holds it as a write.
+
+    The buffer has its batch axis first, as the contraction needs it. If a scan gathered the writes,
+    layers would come first, and moving them would cost a second copy of this largest buffer.
     """
     input_BTD = embed(ends, tokens_BT)
     rows, length, width = input_BTD.shape
     writes_BWTD = jnp.zeros((rows, 1 + 2 * config.num_layers, length, width), input_BTD.dtype)
-    return _whole(layout, input_BTD), _apart(layout, writes_BWTD.at[:, 0].set(input_BTD))
+    return State(
+        stream_BTD=_whole(layout, input_BTD),
+        writes_BWTD=_apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
+    )
 
 
 def forward_step(
-    config: ModelConfig,
-    block_params: dict,
-    stream_BTD: jax.Array,
-    writes_BWTD: jax.Array,
-    number,
-    window=None,
-    layout: Layout | None = None,
-) -> tuple[jax.Array, jax.Array, Activations]:
-    """Layer `number`: the stream after it, the writes with its own, and its activations."""
-    places = Places.of_texts(config, stream_BTD.shape[1])
+    config: ModelConfig, layout: Layout | None, layer: Layer, state: State
+) -> tuple[State, Activations]:
+    """The state after a layer, and the layer's activations."""
+    places = Places.of_texts(config, state.stream_BTD.shape[1])
     stream_BTD, (writes_2BTD, activations) = Block(config).apply(
-        {"params": block_params}, stream_BTD, places, window
+        {"params": layer.params}, state.stream_BTD, places, layer.window
     )
     writes_B2TD = _whole(layout, jnp.moveaxis(writes_2BTD, 0, 1))
     writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
-        writes_BWTD, writes_B2TD, 1 + 2 * number, axis=1
+        state.writes_BWTD, writes_B2TD, 1 + 2 * layer.number, axis=1
     )
-    return _whole(layout, stream_BTD), _apart(layout, writes_BWTD), activations
+    after = State(stream_BTD=_whole(layout, stream_BTD), writes_BWTD=_apart(layout, writes_BWTD))
+    return after, activations
 
 
-def head_step(
-    config: ModelConfig,
-    objective: Objective,
-    ends: dict,
-    stream_BTD: jax.Array,
-    writes_BWTD: jax.Array,
-    batch: Batch,
-    weights_ABJ: Sequence[jax.Array],
-    lengths: Sequence[int],
-    most_logits: int,
-    layout: Layout | None = None,
-) -> Head:
+def head_step(program: HeadProgram, ends: dict, state: State, work: Work) -> Head:
     """Losses, their gradients at the last stream, and the scores of the edges into `logits`."""
+    batch, dtype = work.batch, state.stream_BTD.dtype
     losses_BJ, grads_BJD = head_gradients(
-        config, objective, ends, stream_BTD, batch, most_logits=most_logits
-    )
+        program.config, program.objective, ends, state.stream_BTD, batch,
+        most_logits=program.most_logits,
+    )  # fmt: skip
     grads = tuple(
         _whole(
-            layout,
-            at_positions(
-                grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, stream_BTD.dtype
-            ),
+            program.layout,
+            at_positions(grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, dtype),
         )
-        for weights_BJ, length in zip(weights_ABJ, lengths, strict=True)
+        for weights_BJ, length in zip(work.weights_ABJ, work.lengths, strict=True)
     )
     return Head(
         grads=grads,
-        scores_BWA=_contract(writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
-        losses=tuple(jnp.sum(losses_BJ * weights_BJ, axis=1) for weights_BJ in weights_ABJ),
+        scores_BWA=_contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
+        losses=tuple(jnp.sum(losses_BJ * weights_BJ, axis=1) for weights_BJ in work.weights_ABJ),
     )
 
 
 def backward_step(
     config: ModelConfig,
-    block_params: dict,
-    kept: Activations | None,
-    writes_BWTD: jax.Array,
+    layout: Layout | None,
+    layer: Layer,
+    passed: Passed,
     grads: Sequence[jax.Array],
-    number,
-    window=None,
-    layout: Layout | None = None,
 ) -> tuple[tuple[jax.Array, ...], jax.Array]:
-    """Layer `number`, from its end to its reads.
+    """From the end of a layer back to its reads.
 
     Args:
-      config, block_params, window, layout: the layer and where its arrays lie.
-      kept: its activations, or None to compute them again from the writes before it.
-      writes_BWTD: all writes.
+      config: the model.
+      layout: where the arrays lie on a mesh, or None.
+      layer: the layer.
+      passed: what the forward pass left.
       grads: gradient of each loss with respect to the stream after the layer.
-      number: of the layer.
 
     Returns:
       gradients with respect to the stream before the layer, and the scores of the edges into its
-      four reads, [B, W, 4A], the reads of one loss together.
+      four reads, [B, W, X], the reads of one loss together.
     """
+    writes_BWTD, kept = passed.writes_BWTD, passed.kept
     again = kept is None
-    stream_BTD = _whole(layout, _stream_before(writes_BWTD, number)) if again else None
-    attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * number, 1, False)
+    stream_BTD = _whole(layout, _stream_before(writes_BWTD, layer.number)) if again else None
+    attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * layer.number, 1, False)
     attention_BTD = _whole(layout, attention_BTD)
     reads, before = [], []
     for grad_BTD in grads:
         length = grad_BTD.shape[1]
         prefix = stream_BTD[:, :length] if again else kept.prefix(length)
         reads_B4TD, grad_BTD = block_gradients(
-            config, block_params, prefix, attention_BTD[:, :length], grad_BTD,
-            Places.of_texts(config, length), window,
-        )  # fmt: skip
+            config, layer, prefix, attention_BTD[:, :length], grad_BTD
+        )
         reads.append(_whole(layout, reads_B4TD))
         before.append(_whole(layout, grad_BTD))
     return tuple(before), _contract(writes_BWTD, reads)
 
 
 def finish(scores_LBWX: jax.Array, head: Head, granularity: Granularity) -> tuple[Attribution, ...]:
-    """One result a loss from the layers' scores [L, B, W, 4A], first layer first, and the head's."""
+    """One result a loss from the layers' scores [L, B, W, X], first layer first, and the head's."""
     return tuple(
         Attribution(
             scores_BWR=_assemble(
@@ -169,7 +210,9 @@ def finish(scores_LBWX: jax.Array, head: Head, granularity: Granularity) -> tupl
     )
 
 
-def _assemble(scores_LBW4, logits_scores_BW1, granularity: Granularity) -> jax.Array:
+def _assemble(
+    scores_LBW4: jax.Array, logits_scores_BW1: jax.Array, granularity: Granularity
+) -> jax.Array:
     """Scores [B, W, R] in the order of `graph.reader_names`, zero where there is no edge."""
     if granularity == "block":
         attention_LBW = scores_LBW4[..., :3].sum(axis=-1)
@@ -188,9 +231,11 @@ def _apart(layout: Layout | None, writes_BWTD: jax.Array) -> jax.Array:
     return writes_BWTD if layout is None else layout.apart(writes_BWTD)
 
 
-def _stream_before(writes_BWTD: jax.Array, number: jax.Array) -> jax.Array:
-    """The stream that layer `number` reads: earlier writes added in the forward order, so the sum
-    has the same bits as in the forward pass."""
+def _stream_before(writes_BWTD: jax.Array, number: jax.Array | int) -> jax.Array:
+    """The stream that layer `number` reads.
+
+    The writes are added in the order of the forward pass, so the sum has the same bits as there.
+    """
 
     def add(writer, stream_BTD):
         return stream_BTD + jax.lax.dynamic_index_in_dim(writes_BWTD, writer, 1, False)
@@ -209,19 +254,19 @@ def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
       [B, W, all R of all groups] float32.
     """
     length = writes_BWTD.shape[2]
-    # T and D as one axis E: contracted as two, XLA would first transpose a copy of the writes.
-    writes_BWE = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
+    # T and D as one axis Y: contracted as two, XLA would first transpose a copy of the writes.
+    writes_BWY = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
 
     def contract(grads_BRTD):
         beyond = length - grads_BRTD.shape[2]
         padded_BRTD = jnp.pad(grads_BRTD, ((0, 0), (0, 0), (0, beyond), (0, 0)))
         return -jnp.einsum(
-            "BWE,BRE->BWR",
-            writes_BWE,
+            "BWY,BRY->BWR",
+            writes_BWY,
             padded_BRTD.reshape(*padded_BRTD.shape[:2], -1),
             precision=jax.lax.Precision.HIGHEST,
             preferred_element_type=jnp.float32,
         )
 
-    # A group at a time: on a CPU one product with all of four groups takes twice the time.
+    # One product for each group: on a CPU a single product with four groups takes twice the time.
     return jnp.concatenate([contract(grads_BRTD) for grads_BRTD in grads], axis=-1)

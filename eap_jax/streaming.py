@@ -1,23 +1,35 @@
-"""Edge attribution of a model that does not fit in memory: layer by layer, forth and back.
+"""Edge attribution of a model that does not fit in memory, one layer at a time.
 
-The same steps as attribution.py, in a loop over layers that are read when they are needed. Many
-batches pass through a layer while it is in memory, so reading is paid once for all of them. What
-stays in memory is the writes of all batches and the activations of `keep_layers` layers.
+The same steps as attribution.py, in a loop over layers, each read when it is needed: once on the way
+forward and once on the way back. All batches pass through a layer while it is in memory, so it is
+read once for all of them. The writes of all batches stay in memory, and the activations of
+`keep_layers` layers.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 
 from eap_jax.attribution import HEAD_LOGITS
+from eap_jax.block import Layer
+from eap_jax.checks import check_losses, check_named
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
-from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.parameters import head_name
-from eap_jax.steps import Attribution, backward_step, finish, forward_step, head_step, start
+from eap_jax.objective import Objective, self_entropy
+from eap_jax.parameters import block_axes, end_axes, head_name
+from eap_jax.steps import (
+    Attribution,
+    HeadProgram,
+    Passed,
+    Work,
+    backward_step,
+    finish,
+    forward_step,
+    head_step,
+    start,
+)
 from eap_jax.transformer import windows
 
 
@@ -29,21 +41,6 @@ class Weights(Protocol):
 
     def ends(self, names: Sequence[str]) -> dict:
         """The named parameters outside the blocks."""
-
-
-@flax.struct.dataclass
-class Work:
-    """One batch and its losses; see `attribution.attribute_prefixes`.
-
-    Attributes:
-      batch: the texts.
-      weights_ABJ: weights of the targets in each loss.
-      lengths: places that each loss depends on.
-    """
-
-    batch: Batch
-    weights_ABJ: tuple[jax.Array, ...]
-    lengths: tuple[int, ...] = flax.struct.field(pytree_node=False)
 
 
 def attribute_streamed(
@@ -68,50 +65,58 @@ def attribute_streamed(
 
     Returns:
       for each batch what `attribution.attribute_prefixes` returns.
+
+    Raises:
+      ValueError: see `attribution.attribute_prefixes`; parameters are looked at as they are read.
     """
+    for item in work:
+        check_losses(item.batch, item.weights_ABJ, item.lengths)
+    declared = end_axes(config)
     ends = weights.ends(("embed",))
-    states = [_start(config, ends, item.batch.tokens_BT) for item in work]
+    check_named("embedding", ends, {"embed": declared["embed"]}, config)
+    states = [_start(config, None, ends, item.batch.tokens_BT) for item in work]
     del ends
     kept = [[None] * config.num_layers for _ in work]
     window_of = windows(config)
-    layers = range(config.num_layers)
+    numbers = range(config.num_layers)
     first_kept = 0 if keep_layers is None else config.num_layers - keep_layers
 
-    def window(layer: int):
-        return None if window_of is None else window_of[layer]
+    def read(order: Sequence[int]) -> Iterator[Layer]:
+        for number, params in zip(order, weights.blocks(order), strict=True):
+            check_named(f"layer {number}", params, block_axes(config), config)
+            window = None if window_of is None else window_of[number]
+            yield Layer(params=params, number=number, window=window)
 
-    for layer, params in zip(layers, weights.blocks(layers), strict=True):
-        for number, state in enumerate(states):
-            *state, activations = _forward(config, params, *state, layer, window(layer))
-            states[number] = tuple(state)
-            if layer >= first_kept:
-                kept[number][layer] = activations
+    for layer in read(numbers):
+        for index, state in enumerate(states):
+            states[index], activations = _forward(config, None, layer, state)
+            if layer.number >= first_kept:
+                kept[index][layer.number] = activations
             del activations
         jax.block_until_ready(states)  # else the next layer would be read into memory as well
         progress()
 
-    del params  # the head is the largest part, and the way back reads this layer again
+    del layer  # the head is the largest part, and the way back reads this layer again
     ends = weights.ends(("final_norm", head_name(config)))
-    most_logits = HEAD_LOGITS[first_kept > 0]
-    heads = [
-        _head(
-            config, objective, ends, *state, item.batch, item.weights_ABJ, item.lengths, most_logits
-        )
-        for state, item in zip(states, work, strict=True)
-    ]
+    check_named("output head", ends, {name: declared[name] for name in ends}, config)
+    program = HeadProgram(
+        config=config, objective=objective, most_logits=HEAD_LOGITS[first_kept > 0]
+    )
+    heads = [_head(program, ends, state, item) for state, item in zip(states, work, strict=True)]
     jax.block_until_ready(heads)
     del ends
-    writes = [writes_BWTD for _, writes_BWTD in states]
+    writes = [state.writes_BWTD for state in states]
     del states, state
     grads = [head.grads for head in heads]
     scores = [[None] * config.num_layers for _ in work]
-    for layer, params in zip(layers[::-1], weights.blocks(layers[::-1]), strict=True):
-        for number in range(len(work)):
-            grads[number], scores[number][layer] = _backward(
-                config, params, kept[number][layer], writes[number], grads[number], layer,
-                window(layer),
-            )  # fmt: skip
-            kept[number][layer] = None
+    for layer in read(numbers[::-1]):
+        for index in range(len(work)):
+            passed = Passed(writes_BWTD=writes[index], kept=kept[index][layer.number])
+            grads[index], scores[index][layer.number] = _backward(
+                config, None, layer, passed, grads[index]
+            )
+            del passed
+            kept[index][layer.number] = None
         jax.block_until_ready(grads)
         progress()
     return [
@@ -121,7 +126,8 @@ def attribute_streamed(
 
 
 # One compiled program a shape serves all layers. The stream and the writes are updated in place.
-_start = jax.jit(start, static_argnums=0)
-_forward = jax.jit(forward_step, static_argnums=0, donate_argnums=(2, 3))
-_head = jax.jit(head_step, static_argnums=(0, 1, 7, 8))
-_backward = jax.jit(backward_step, static_argnums=0, donate_argnums=(4,))
+_PLACE = ("config", "layout")
+_start = jax.jit(start, static_argnames=_PLACE)
+_forward = jax.jit(forward_step, static_argnames=_PLACE, donate_argnames="state")
+_head = jax.jit(head_step, static_argnames="program")
+_backward = jax.jit(backward_step, static_argnames=_PLACE, donate_argnames="grads")

@@ -9,7 +9,7 @@
 gradient at taps = 0 is the branch-read gradient of edge attribution and tap = -write removes one
 edge exactly.
 
-Axis letters are explained in config.py, the parameter tree in parameters.py.
+Axis letters are explained in axes.py, the parameter tree in parameters.py.
 """
 
 import flax.linen as nn
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.block import Block, Places, matrix_init
+from eap_jax.checks import check_array
 from eap_jax.config import ModelConfig
 from eap_jax.layers import linear, rms_norm
 from eap_jax.parameters import axis_sizes, end_axes, head_name
@@ -126,8 +127,19 @@ class Transformer(nn.Module):
 
         Returns:
           `Output`; a padded place holds finite, meaningless values that no earlier place sees.
+
+        Raises:
+          ValueError: an argument has another shape or kind of dtype.
         """
-        places = Places.of_texts(self.config, tokens_BT.shape[1])
+        check_array("tokens_BT", tokens_BT, "BT", jnp.integer)
+        rows, length = tokens_BT.shape
+        if taps is not None:
+            sizes = {"L": self.config.num_layers, "B": rows, "T": length, "D": self.config.d_model}
+            check_array("taps.blocks_L4BTD", taps.blocks_L4BTD, "L4BTD", jnp.floating, **sizes)
+            check_array("taps.logits_BTD", taps.logits_BTD, "BTD", jnp.floating, **sizes)
+        if positions_BJ is not None:
+            check_array("positions_BJ", positions_BJ, "BJ", jnp.integer, B=rows)
+        places = Places.of_texts(self.config, length)
         input_BTD = self.embed(tokens_BT)
         block_taps = None if taps is None else taps.blocks_L4BTD
         stream_BTD, (writes_L2BTD, _) = self.run_blocks(input_BTD, places, block_taps)

@@ -66,12 +66,12 @@ def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
         )
         programs["attention", length] = attention_program(shape)
     times = in_turn(programs, repeats)
-    lengths_T = np.array(LENGTHS, np.float64)
-    seconds_T = np.array([times[LAYERS[0], n] for n in LENGTHS])
+    lengths = np.array(LENGTHS, np.float64)
+    seconds = np.array([times[LAYERS[0], n] for n in LENGTHS])
     # Relative deviations count, so each row is divided by its time.
-    terms = np.stack([lengths_T, lengths_T**2], axis=1) / seconds_T[:, None]
+    terms = np.stack([lengths, lengths**2], axis=1) / seconds[:, None]
     (linear, squared), _ = scipy.optimize.nnls(terms, np.ones(len(LENGTHS)))
-    fitted_T = linear * lengths_T + squared * lengths_T**2
+    fitted = linear * lengths + squared * lengths**2
     few, some, many = (times[n, 512] for n in LAYERS)
     read_gradients = (
         len(reader_names(LAYERS[0])) * LENGTHS[-1] * preset.config.d_model
@@ -80,9 +80,9 @@ def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
     return {
         **{f"ms_per_token_{n}": times[LAYERS[0], n] / n * 1e3 for n in LENGTHS},
         "ms_per_token_linear_part": linear * 1e3,
-        "squared_share_longest": squared * lengths_T[-1] ** 2 / seconds_T[-1],
-        "attention_share_longest": LAYERS[0] * times["attention", LENGTHS[-1]] / seconds_T[-1],
-        "worst_deviation_from_fit": np.abs(fitted_T / seconds_T - 1).max(),
+        "squared_share_longest": squared * lengths[-1] ** 2 / seconds[-1],
+        "attention_share_longest": LAYERS[0] * times["attention", LENGTHS[-1]] / seconds[-1],
+        "worst_deviation_from_fit": np.abs(fitted / seconds - 1).max(),
         "seconds_per_further_layer": (many - few) / (LAYERS[2] - LAYERS[0]),
         "later_layers_over_earlier": (many - some) / (some - few),
         "temporary_bytes_longest": memory[LAYERS[0], LENGTHS[-1]],

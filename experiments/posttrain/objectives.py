@@ -109,17 +109,17 @@ def dpo_coefficient(log_p_BT, batch: Responses, *, beta: float) -> jax.Array:
     return jnp.stack([weight, -weight], axis=1).reshape(-1, 1) * jnp.ones_like(log_p_BT)
 
 
-def group_advantages(rewards_GK: jax.Array) -> jax.Array:
+def group_advantages(rewards_PG: jax.Array) -> jax.Array:
     """GRPO's advantage: each reward minus its group's mean, over its group's standard deviation.
 
     Args:
-      rewards_GK: rewards of K responses to each of G prompts.
+      rewards_PG: rewards of the G responses to each of P prompts.
 
     Returns:
-      [G, K]; 0 in a group whose rewards are all equal, which teaches nothing.
+      [P, G]; 0 in a group whose rewards are all equal, which teaches nothing.
     """
-    centred = rewards_GK - rewards_GK.mean(axis=1, keepdims=True)
-    deviation = rewards_GK.std(axis=1, keepdims=True)
+    centred = rewards_PG - rewards_PG.mean(axis=1, keepdims=True)
+    deviation = rewards_PG.std(axis=1, keepdims=True)
     return jnp.where(deviation > 0, centred / jnp.where(deviation > 0, deviation, 1.0), 0.0)
 
 

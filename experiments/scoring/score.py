@@ -11,7 +11,7 @@ from tqdm import tqdm
 from converters.load import Checkpoint
 from converters.stored import StoredWeights
 from eap_jax.attribution import attribute_prefixes
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches
+from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.metrics import column_sum_residual
@@ -51,13 +51,12 @@ class _Collected:
         self._begin, self._tokens = time.perf_counter(), 0
 
     def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
-        rows = list(padded.indices)
         filled = zip(results, self.scores_AnWR, self.losses_An, strict=True)
         for found, scores_nWR, losses_n in filled:
-            scores_nWR[rows] = gathered(found.scores_BWR)[: len(rows)]
-            losses_n[rows] = gathered(found.loss_B)[: len(rows)]
+            put_rows(scores_nWR, padded, gathered(found.scores_BWR))
+            put_rows(losses_n, padded, gathered(found.loss_B))
         self._tokens += padded.tokens
-        self.progress.update(len(rows))
+        self.progress.update(len(padded.indices))
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from eap_jax.batching import Text, pad_into_batches
+from eap_jax.batching import Text, in_order, pad_into_batches, put_rows
 
 
 def texts_of(lengths, counts, seed=0):
@@ -128,3 +128,29 @@ def test_long_texts_have_widths_that_a_mesh_can_divide():
         width = padded.batch.tokens_BT.shape[1]
         assert width % 4 == 0
         assert length <= width <= 1.125 * length + 4
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+def test_results_of_rows_come_back_in_the_order_of_the_texts(backwards):
+    """A result made of each row's own tokens, several axes, rows of padding left out."""
+    lengths = np.random.default_rng(3).integers(4, 60, 21)
+    texts = texts_of(lengths, [3] * 21)
+    batches = pad_into_batches(texts, batch_tokens=200, multiple=2)[:: -1 if backwards else 1]
+    assert len(batches) > 2
+    assert any(len(padded.indices) < len(padded.batch.tokens_BT) for padded in batches)
+    results = [
+        np.stack([padded.batch.tokens_BT.sum(axis=1)] * 4, axis=1).reshape(-1, 2, 2)
+        for padded in batches
+    ]
+    found = in_order(batches, results)
+    assert found.shape == (21, 2, 2)
+    assert found.dtype == results[0].dtype
+    assert found[:, 1, 0].tolist() == [sum(text.tokens) for text in texts]
+
+
+def test_a_result_of_too_few_rows_is_refused():
+    batches = pad_into_batches(texts_of([9, 8], [2, 2]), batch_tokens=400)
+    with pytest.raises(ValueError, match="result: expected 2 rows, found 1"):
+        put_rows(np.zeros(2), batches[0], np.ones(1))
+    with pytest.raises(ValueError, match="results: expected one a batch, 1, found 0"):
+        in_order(batches, [])

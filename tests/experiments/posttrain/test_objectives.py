@@ -124,8 +124,8 @@ def test_dpo_at_small_beta_is_half_of_sft_on_chosen_minus_rejected():
 
 
 def test_dpo_at_small_beta_is_half_of_grpo_on_groups_of_one_right_and_one_wrong():
-    rewards_GK = jnp.asarray([[1.0, 0.0], [1.0, 0.0]])
-    advantage_B1 = objectives.group_advantages(rewards_GK).reshape(-1, 1)
+    rewards_PG = jnp.asarray([[1.0, 0.0], [1.0, 0.0]])
+    advantage_B1 = objectives.group_advantages(rewards_PG).reshape(-1, 1)
     batch = _batch(old_BT=jnp.asarray(_log_p(_THETA)), advantage_BT=advantage_B1 * jnp.ones((4, 2)))
     grpo = _unified_gradient(
         lambda log_p, batch: objectives.grpo_coefficient(log_p, batch, clip=0.2, kl=0.0), batch

@@ -1,0 +1,45 @@
+"""Names and shapes of parameters against transformers' models and hand arithmetic."""
+
+import jax
+import pytest
+import toys
+
+from eap_jax import parameters
+
+every_toy = pytest.mark.parametrize("name", toys.ZOO)
+
+
+@every_toy
+def test_shapes_hold_as_many_numbers_as_transformers_model(torch, name):
+    toy = toys.ZOO[name]
+    model = toys.torch_model(toy, toys.random_params(toy.config))
+    assert toy.config.num_parameters == sum(weight.numel() for weight in model.parameters())
+
+
+@every_toy
+def test_axes_shapes_and_sizes_speak_of_the_same_tree(name):
+    config = toys.ZOO[name].config
+    axes = parameters.parameter_axes(config)
+    is_shape = {"is_leaf": lambda leaf: isinstance(leaf, tuple)}
+    shapes = parameters.parameter_shapes(config)
+    assert jax.tree.structure(axes) == jax.tree.structure(shapes, **is_shape)
+    assert shapes["embed"] == (61, config.d_model)
+    kv = (config.num_layers, config.num_kv_heads, config.head_dim, config.d_model)
+    assert shapes["blocks"]["k"] == kv
+    assert shapes["blocks"]["down"] == (config.num_layers, config.d_model, config.d_ff)
+    assert ("head" in shapes) != config.tied_embeddings
+    assert parameters.head_name(config) in shapes
+
+
+def test_each_kind_of_bias_adds_its_own_names():
+    plain = toys.toy_of("llama").config
+    found = {
+        field: set(parameters.block_axes(toys.toy_of("llama", **{field: True}).config))
+        - set(parameters.block_axes(plain))
+        for field in ("qkv_bias", "output_bias", "mlp_bias")
+    }
+    assert found == {
+        "qkv_bias": {"q_bias", "k_bias", "v_bias"},
+        "output_bias": {"o_bias"},
+        "mlp_bias": {"gate_bias", "up_bias", "down_bias"},
+    }
