@@ -8,6 +8,7 @@ reference. Last line: relative error E, tolerance T: agree (exit code 0) or disa
 """
 
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -76,7 +77,8 @@ def main(_) -> int:
     return 0 if agree else 1
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("reference_npz", None, "Results file to compare with.", required=True)
     flags.DEFINE_string("checkpoint", None, "The model that made it.", required=True)
     flags.DEFINE_string("responses", None, "The answers (all_correct.jsonl).", required=True)
@@ -91,4 +93,12 @@ if __name__ == "__main__":
     flags.DEFINE_float(
         "tolerance", None, "Largest relative error that agrees; default 1e-5 or 0.1."
     )
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The console script eap-crosscheck."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -14,8 +14,8 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
+from experiments import child_python
 from experiments.grading.answer_form import join_thousands, number
 from experiments.grading.extraction import extract_answer
 
@@ -90,16 +90,14 @@ class _Comparer:
             return json.loads(reply)
 
     def _start(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # A session of its own: an interrupt at the keyboard is for this process alone.
+        # In a session of its own it does not get the interrupts that a user sends to this one.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "experiments.grading.equivalence"],
+            child_python.command("-m", "experiments.grading.equivalence"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_python.environment(),
             start_new_session=True,
         )
         self._owner = os.getpid()
