@@ -46,7 +46,7 @@ def run_main(
         # --help shows the flags of the module `__main__` only; in an installed script that is not
         # the module that defined them.
         flags.FLAGS.register_key_flag_for_module(sys.argv[0], flags.FLAGS[name])
-    sys.modules["__main__"].__doc__ = sys.modules[inspect.unwrap(main).__module__].__doc__
+    sys.modules["__main__"].__doc__ = inspect.unwrap(main).__globals__["__doc__"]
     # absl's own parser prints three lines for a bad flag and exits with 1.
     app.run(guarded(main, bad_input=bad_input), flags_parser=_parse_flags)
 

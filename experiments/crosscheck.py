@@ -84,12 +84,18 @@ def define_flags() -> None:
     flags.DEFINE_string("responses", None, "The answers (all_correct.jsonl).", required=True)
     flags.DEFINE_enum("side", None, SIDES, "Which side of the pair.", required=True)
     flags.DEFINE_float("alpha", None, "Counted share of the mean answer length.", required=True)
-    flags.DEFINE_float("beta", 0.5, "Shortest mean answer length, as a share of the mean.")
-    flags.DEFINE_float("gamma", 1.5, "Longest mean answer length, as a share of the mean.")
-    flags.DEFINE_float("delta", 0.5, "Largest difference of the two answer lengths, as a share.")
-    flags.DEFINE_integer("num_samples", 100, "Most questions that count.", lower_bound=1)
-    flags.DEFINE_integer("seed", 42, "Seed of the sampling of questions.")
-    flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
+    flags.DEFINE_float("beta", Rule.beta, "Shortest mean answer length, as a share of the mean.")
+    flags.DEFINE_float("gamma", Rule.gamma, "Longest mean answer length, as a share of the mean.")
+    flags.DEFINE_float(
+        "delta", Rule.delta, "Largest difference of the two answer lengths, as a share."
+    )
+    flags.DEFINE_integer(
+        "num_samples", Rule.num_samples, "Most questions that count.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", Rule.seed, "Seed of the sampling of questions.")
+    flags.DEFINE_enum(
+        "numerics", "float32", NUMERICS, "Precision; see experiments/study/numerics.py."
+    )
     flags.DEFINE_float(
         "tolerance", None, "Largest relative error that agrees; default 1e-5 or 0.1."
     )

@@ -16,7 +16,7 @@ import sys
 import threading
 
 from experiments import child_python
-from experiments.grading.answer_form import join_thousands, number
+from experiments.grading.answer_form import join_thousands, plain_number
 from experiments.grading.extraction import extract_answer
 
 _SECONDS = 5
@@ -55,7 +55,7 @@ def grade(response: str, reference: str, *, seconds: float = _SECONDS) -> Verdic
 def _equivalent(answer: str, reference: str, seconds: float) -> bool:
     if answer == reference:
         return True
-    found, expected = number(join_thousands(answer)), number(join_thousands(reference))
+    found, expected = plain_number(join_thousands(answer)), plain_number(join_thousands(reference))
     if found is not None and expected is not None:
         return found == expected
     return _COMPARER.ask(answer, reference, seconds)

@@ -11,7 +11,7 @@ _LONGEST_TEXT = 1500
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Answer:
+class ShownAnswer:
     """One side's answer: what is counted, what follows, and their lengths in tokens."""
 
     side: str
@@ -29,7 +29,7 @@ class Example:
     idx: str
     question: str
     truth: str
-    answers: tuple[Answer, ...]
+    answers: tuple[ShownAnswer, ...]
 
 
 def examples(cell: CellResult, count: int = 3) -> list[Example]:
@@ -59,11 +59,11 @@ def split_text(
     return beginning, decode(tokens[counted:])
 
 
-def _answer(row: Mapping[str, Any], side: str, cell: CellResult) -> Answer:
+def _answer(row: Mapping[str, Any], side: str, cell: CellResult) -> ShownAnswer:
     tokens = list(row[f"{side}_answer_tokens"])
     decode = cell.decode or _ids
     counted, rest = split_text(tokens, cell.t_cut, decode)
-    return Answer(
+    return ShownAnswer(
         side=side,
         prompt=_shortened(decode(list(row[f"{side}_prompt_tokens"]))),
         counted=_shortened(counted),
