@@ -1,14 +1,31 @@
 """Package metadata; `pyproject.toml` holds the build backend and tool settings only."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 setup(
     name="eap-jax",
     version="0.1.0",
     description="Edge attribution patching of language models before and after post-training",
+    long_description=Path(__file__).with_name("README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
     python_requires=">=3.11",
     packages=find_packages(include=["eap_jax*", "converters*", "experiments*"]),
-    package_data={"experiments": ["checkpoints/**", "report/templates/**"]},
+    package_data={
+        "eap_jax": ["py.typed"],
+        "converters": ["py.typed"],
+        "experiments": ["py.typed", "checkpoints/**", "report/templates/**"],
+    },
+    entry_points={
+        "console_scripts": [
+            "eap-run = experiments.run:run",
+            "eap-sweep = experiments.sweep:run",
+            "eap-crosscheck = experiments.crosscheck:run",
+            "eap-bench = experiments.bench.__main__:run",
+            "eap-convert = converters.convert:run",
+        ],
+    },
     install_requires=[
         "jax>=0.10,<0.12",
         "flax>=0.12.8",

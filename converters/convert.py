@@ -9,14 +9,15 @@ at all. Last line: converted: <output>
 
 import collections
 import math
-import sys
 from pathlib import Path
+from typing import NoReturn
 
-from absl import app, flags, logging
+from absl import flags
 from tqdm import tqdm
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.binary import run_main
 from converters.errors import CheckpointError
 from converters.hf_config import read_config
 from converters.hf_weights import open_weights
@@ -83,45 +84,30 @@ def to_hf(source: Path, output: Path) -> None:
         write_safetensors(staging, tensors(), size)
 
 
-def main(_) -> int | None:
-    logging.set_verbosity(logging.FATAL)  # Orbax reports every step, and errors it raises as well
-    source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
-    try:
-        if not source.is_dir():
-            raise CheckpointError(f"{source}: no such checkpoint directory")
-        (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
-    except (CheckpointError, OSError) as error:
-        return _stop(error, 1)
-    except KeyboardInterrupt:
-        return _stop("interrupted", 130)
-    print(f"converted: {output}")
-
-
-def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's own report of a bad flag has several lines and exit code 1."""
-    try:
-        rest = flags.FLAGS(argv)
-        if rest[1:]:
-            raise flags.Error(f"unexpected argument {rest[1]!r}")
-    except flags.Error as error:
-        sys.exit(_stop(error, 2))
-    except SystemExit:  # --help has printed itself; absl ends it with 1, as if it had failed
-        sys.exit(0)
-    return rest
-
-
-def _stop(error: Exception | str, code: int) -> int:
-    print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-    return code
-
-
 def _progress(steps, unit: str):
     """A bar on a terminal, nothing in a log."""
     return tqdm(steps, desc="convert", unit=unit, disable=None)
 
 
-if __name__ == "__main__":
+def main(_) -> None:
+    source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
+    if not source.is_dir():
+        raise CheckpointError(f"{source}: no such checkpoint directory")
+    (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
+    print(f"converted: {output}")
+
+
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("checkpoint", None, "Checkpoint directory to read.", required=True)
     flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
     flags.DEFINE_bool("to_hf", False, "Convert a converted checkpoint back to Hugging Face format.")
-    app.run(main, flags_parser=_parse_flags)
+
+
+def run() -> NoReturn:
+    """The console script eap-convert."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -8,6 +8,7 @@ reference. Last line: relative error E, tolerance T: agree (exit code 0) or disa
 """
 
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -76,19 +77,34 @@ def main(_) -> int:
     return 0 if agree else 1
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("reference_npz", None, "Results file to compare with.", required=True)
     flags.DEFINE_string("checkpoint", None, "The model that made it.", required=True)
     flags.DEFINE_string("responses", None, "The answers (all_correct.jsonl).", required=True)
     flags.DEFINE_enum("side", None, SIDES, "Which side of the pair.", required=True)
     flags.DEFINE_float("alpha", None, "Counted share of the mean answer length.", required=True)
-    flags.DEFINE_float("beta", 0.5, "Shortest mean answer length, as a share of the mean.")
-    flags.DEFINE_float("gamma", 1.5, "Longest mean answer length, as a share of the mean.")
-    flags.DEFINE_float("delta", 0.5, "Largest difference of the two answer lengths, as a share.")
-    flags.DEFINE_integer("num_samples", 100, "Most questions that count.", lower_bound=1)
-    flags.DEFINE_integer("seed", 42, "Seed of the sampling of questions.")
-    flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
+    flags.DEFINE_float("beta", Rule.beta, "Shortest mean answer length, as a share of the mean.")
+    flags.DEFINE_float("gamma", Rule.gamma, "Longest mean answer length, as a share of the mean.")
+    flags.DEFINE_float(
+        "delta", Rule.delta, "Largest difference of the two answer lengths, as a share."
+    )
+    flags.DEFINE_integer(
+        "num_samples", Rule.num_samples, "Most questions that count.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", Rule.seed, "Seed of the sampling of questions.")
+    flags.DEFINE_enum(
+        "numerics", "float32", NUMERICS, "Precision; see experiments/study/numerics.py."
+    )
     flags.DEFINE_float(
         "tolerance", None, "Largest relative error that agrees; default 1e-5 or 0.1."
     )
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The console script eap-crosscheck."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -11,6 +11,7 @@ Results go to WORKDIR/PAIR; a killed run continues where it stopped. Last line: 
 
 import dataclasses
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -63,7 +64,8 @@ def _pair() -> Pair:
     return dataclasses.replace(pair, **{k: v for k, v in given.items() if v is not None})
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("pair", None, f"One of {', '.join(PAIRS)}; default {DEFAULT_PAIR}.")
     flags.DEFINE_string("base_checkpoint", None, "Model before post-training: directory or Hub id.")
     flags.DEFINE_string("rl_checkpoint", None, "Model after post-training: directory or Hub id.")
@@ -82,5 +84,12 @@ if __name__ == "__main__":
     flags.DEFINE_string("base_responses", None, "One model's answers by another program (jsonl).")
     flags.DEFINE_string("rl_responses", None, "The other model's.")
     study_flags.define_flags()
-    flags.adopt_module_key_flags(study_flags)  # --help shows them too
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The console script eap-run."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

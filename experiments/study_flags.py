@@ -30,15 +30,28 @@ def define_flags() -> None:
     flags.DEFINE_string("data_dir", None, "Folder of local question files.")
     flags.DEFINE_integer("num_questions", 300, "Most questions asked of a dataset.", lower_bound=1)
     flags.DEFINE_list("alpha", ["0.3"], "Counted shares of the mean answer length.")
-    flags.DEFINE_list("beta", ["0.5"], "Shortest mean answer length, as a share of the mean.")
-    flags.DEFINE_list("gamma", ["1.5"], "Longest mean answer length, as a share of the mean.")
-    flags.DEFINE_list("delta", ["0.5"], "Largest difference of the two lengths, as a share.")
-    flags.DEFINE_list("num_samples", ["100"], "Most questions that count.")
-    flags.DEFINE_integer("seed", 42, "Seed of the sampling of questions.")
-    flags.DEFINE_enum("numerics", "float32", NUMERICS, "Precision; see experiments/numerics.py.")
-    flags.DEFINE_string("mesh", "", "Devices, such as data:2 or data:2,model:2.")
-    flags.DEFINE_integer("batch_tokens", 4096, "Tokens that go through the model at once.", 1)
-    flags.DEFINE_string("coordinator", None, "host:port of process 0, or auto; see distributed.py.")
+    flags.DEFINE_list(
+        "beta", [str(Rule.beta)], "Shortest mean answer length, as a share of the mean."
+    )
+    flags.DEFINE_list(
+        "gamma", [str(Rule.gamma)], "Longest mean answer length, as a share of the mean."
+    )
+    flags.DEFINE_list(
+        "delta", [str(Rule.delta)], "Largest difference of the two lengths, as a share."
+    )
+    flags.DEFINE_list("num_samples", [str(Rule.num_samples)], "Most questions that count.")
+    flags.DEFINE_integer("seed", Rule.seed, "Seed of the sampling of questions.")
+    flags.DEFINE_enum(
+        "numerics", Study.numerics, NUMERICS, "Precision; see experiments/study/numerics.py."
+    )
+    flags.DEFINE_string("mesh", Study.mesh, "Devices, such as data:2 or data:2,model:2.")
+    flags.DEFINE_integer(
+        "batch_tokens", Study.batch_tokens, "Tokens that go through the model at once.", 1
+    )
+    flags.DEFINE_string(
+        "coordinator", None,
+        "host:port of process 0, or auto; see experiments/scoring/distributed.py.",
+    )  # fmt: skip
     flags.DEFINE_integer("num_processes", None, "Processes that share the mesh.", lower_bound=1)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
     flags.DEFINE_enum(
@@ -46,7 +59,9 @@ def define_flags() -> None:
         "fit: the model is in memory. stream: score layer by layer, weights read as they are needed.",
     )  # fmt: skip
     flags.DEFINE_float("stream_gib", 2.0, "GiB kept between layers with --memory=stream.", 0)
-    flags.DEFINE_integer("batch_answers", 128, "Answers decoded together.", lower_bound=1)
+    flags.DEFINE_integer(
+        "batch_answers", Study.batch_answers, "Answers decoded together.", lower_bound=1
+    )
 
 
 def studies(

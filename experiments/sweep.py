@@ -9,6 +9,7 @@ line: sweep: <path of the report over all pairs>
 """
 
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -35,9 +36,17 @@ def main(_) -> int:
     return study_flags.report_failures(outcome.failures)
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_list("pairs", [DEFAULT_PAIR], f"Some of {', '.join(PAIRS)}.")
     flags.DEFINE_list("datasets", None, f"Some of {', '.join(DATASETS)}; default: each pair's.")
     study_flags.define_flags()
-    flags.adopt_module_key_flags(study_flags)  # --help shows them too
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The console script eap-sweep."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

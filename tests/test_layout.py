@@ -21,7 +21,7 @@ every_source = pytest.mark.parametrize("path", CODE, ids=IDS)
 FLOORS = (
     ("eap_jax",),
     ("converters",),
-    ("errors", "compile_cache"),
+    ("errors", "compile_cache", "child_python"),
     ("binary", "jsonl", "store"),
     ("arithmetic", "grading"),
     ("study",),

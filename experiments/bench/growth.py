@@ -17,6 +17,7 @@ from eap_jax.attention import attend_text
 from eap_jax.attribution import attribute
 from eap_jax.graph import reader_names
 from eap_jax.transformer import init_parameters
+from experiments.bench.measure import in_turn
 from experiments.bench.programs import Preset, random_batch
 
 LENGTHS = (256, 512, 1024, 2048)
@@ -41,13 +42,12 @@ def attention_program(preset: Preset):
     return lambda: there_and_back(q, k, v)
 
 
-def growth(preset: Preset, repeats: int, in_turn) -> dict[str, float]:
+def growth(preset: Preset, repeats: int) -> dict[str, float]:
     """Figures of one text of each of `LENGTHS` at `LAYERS[0]` layers, and of each of `LAYERS`.
 
     Args:
       preset: widths; its depth and batch are replaced.
       repeats: measured runs of each program.
-      in_turn: times programs, as `bench.in_turn`.
     """
 
     def shaped(layers: int, length: int) -> Preset:

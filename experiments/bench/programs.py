@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import importlib.util
-import sys
 from collections.abc import Callable
 
 import jax
@@ -17,6 +16,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
 from eap_jax.transformer import Transformer, init_parameters
+from experiments import child_python
 
 ALPHAS = (0.03, 0.1, 0.3, 0.5)
 NEW_TOKENS = 32
@@ -80,7 +80,7 @@ def attribute_once_command(preset: Preset) -> list[str]:
     """The program that does it."""
     names = "from eap_jax.config import ModelConfig, RopeScaling\n"
     names += "from experiments.bench.programs import Preset, attribute_once\n"
-    return [sys.executable, "-c", f"{names}attribute_once({preset!r})"]
+    return child_python.command("-c", f"{names}attribute_once({preset!r})")
 
 
 def loss_and_input(config: ModelConfig, params: dict, batch: Batch):

@@ -28,6 +28,7 @@ from converters.stored import StoredWeights
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch
 from eap_jax.streaming import Work, attribute_streamed
+from experiments import child_python
 from experiments.errors import InputError
 
 
@@ -75,6 +76,8 @@ def resident_bytes(maxrss: float) -> float:
 def run_measured(command: list[str]) -> tuple[float, float, str]:
     """Seconds, peak resident bytes and standard output of a program.
 
+    Where it is a Python (`child_python.command`), it finds this program's own packages.
+
     Raises:
       InputError: it failed; the message ends its standard error.
     """
@@ -86,6 +89,7 @@ def run_measured(command: list[str]) -> tuple[float, float, str]:
             capture_output=True,
             text=True,
             pass_fds=(peak_out,),
+            env=child_python.environment(),
             check=False,
         )
         seconds = time.perf_counter() - begin
@@ -174,7 +178,7 @@ def bench_streamed(config: ModelConfig, scratch: Path, stream_command: list[str]
         figures = {"copy_seconds": copy_seconds}
         _next(steps, "convert")
         if not converted.exists():
-            convert = [sys.executable, "-m", "converters.convert", f"--checkpoint={source}"]
+            convert = child_python.command("-m", "converters.convert", f"--checkpoint={source}")
             seconds, peak, _ = run_measured([*convert, f"--output={converted}"])
             figures |= {"convert_seconds": seconds, "convert_peak_bytes": peak}
             figures["convert_speed_over_copy"] = copy_seconds / seconds

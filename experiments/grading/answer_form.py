@@ -89,7 +89,7 @@ def join_thousands(text: str) -> str:
     )
 
 
-def number(text: str) -> Decimal | None:
+def plain_number(text: str) -> Decimal | None:
     """The value of a plain number, or None. Exact and quick, however large the exponent."""
     text = text.strip()
     if len(text) > _LONGEST_NUMBER:

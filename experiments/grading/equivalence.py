@@ -32,7 +32,7 @@ from experiments.grading.answer_form import (
     collection,
     has_relation,
     join_thousands,
-    number,
+    plain_number,
     plus_minus,
     split_percent,
     split_unit,
@@ -186,7 +186,7 @@ def _same_value(reference: str, answer: str) -> bool:
             if separator and not all(sides):
                 texts = [text.partition(separator)[0] for text in texts]
             return texts[0] == texts[1]
-    numbers = number(reference), number(answer)
+    numbers = plain_number(reference), plain_number(answer)
     if None not in numbers:
         return numbers[0] == numbers[1]
     return _same_by_math_verify(reference, answer)

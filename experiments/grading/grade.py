@@ -14,9 +14,9 @@ import os
 import subprocess
 import sys
 import threading
-from pathlib import Path
 
-from experiments.grading.answer_form import join_thousands, number
+from experiments import child_python
+from experiments.grading.answer_form import join_thousands, plain_number
 from experiments.grading.extraction import extract_answer
 
 _SECONDS = 5
@@ -55,7 +55,7 @@ def grade(response: str, reference: str, *, seconds: float = _SECONDS) -> Verdic
 def _equivalent(answer: str, reference: str, seconds: float) -> bool:
     if answer == reference:
         return True
-    found, expected = number(join_thousands(answer)), number(join_thousands(reference))
+    found, expected = plain_number(join_thousands(answer)), plain_number(join_thousands(reference))
     if found is not None and expected is not None:
         return found == expected
     return _COMPARER.ask(answer, reference, seconds)
@@ -90,16 +90,14 @@ class _Comparer:
             return json.loads(reply)
 
     def _start(self) -> None:
-        root = str(Path(__file__).resolve().parents[2])
-        paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-        # A session of its own: an interrupt at the keyboard is for this process alone.
+        # In a session of its own it does not get the interrupts that a user sends to this one.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "experiments.grading.equivalence"],
+            child_python.command("-m", "experiments.grading.equivalence"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child_python.environment(),
             start_new_session=True,
         )
         self._owner = os.getpid()

@@ -7,6 +7,7 @@ Prints one line a difficulty and, last, one JSON object with all figures.
 
 import json
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 from absl import flags
@@ -76,8 +77,17 @@ def main(_) -> None:
     print(json.dumps(figures))
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("checkpoint", None, "A model of the tiny family.", required=True)
     flags.DEFINE_integer("questions", TEST_QUESTIONS, "Held-out questions.", lower_bound=1)
     flags.DEFINE_integer("seed", TEST_SEED, "Seed of the questions.")
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The program."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -162,10 +163,19 @@ def main(_) -> None:
     print(f"family: {output}")
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_string("output", None, "Directory of the family's trainings.", required=True)
     flags.DEFINE_integer("seed", 0, "Seed of the family.")
     flags.DEFINE_string("start", None, "SFT start; none: train it.")
     flags.DEFINE_list("arms", list(ARMS), "Which arms to train.")
     flags.DEFINE_string("publish", None, "Copy the finished family to this directory instead.")
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The program."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

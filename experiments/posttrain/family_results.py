@@ -13,6 +13,7 @@ import dataclasses
 import statistics
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 from absl import flags
 
@@ -132,10 +133,19 @@ def main(_) -> None:
     print(f"results: {output}")
 
 
-if __name__ == "__main__":
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_list("families", None, "Family directories, one a training seed.", required=True)
     flags.DEFINE_string("output", None, "JSON file to write.", required=True)
     flags.DEFINE_string("workdir", None, "Keep the studies here; none: discard them.")
     flags.DEFINE_float("alpha", 0.3, "Counted share of the mean answer length.")
     flags.DEFINE_integer("num_questions", 300, "Questions asked of each model.", lower_bound=1)
-    run_main(main)
+
+
+def run() -> NoReturn:
+    """The program."""
+    run_main(main, define_flags)
+
+
+if __name__ == "__main__":
+    run()

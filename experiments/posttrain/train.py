@@ -13,6 +13,7 @@ import json
 import shutil
 import time
 from pathlib import Path
+from typing import NoReturn
 
 import jax
 import numpy as np
@@ -205,7 +206,8 @@ def _restore(output: Path, state: dict) -> tuple[dict, int]:
 _FLAGS = {field.name: field for field in dataclasses.fields(Recipe)}
 
 
-def _define_flags() -> None:
+def define_flags() -> None:
+    """The program's flags."""
     flags.DEFINE_enum("algorithm", None, ALGORITHMS, "How to train.", required=True)
     flags.DEFINE_string("output", None, "Directory of this run.", required=True)
     flags.DEFINE_string("start", None, "Checkpoint to start from; none: random weights (sft).")
@@ -227,6 +229,10 @@ def main(_) -> None:
     print(f"model: {model}")
 
 
+def run() -> NoReturn:
+    """The program."""
+    run_main(main, define_flags)
+
+
 if __name__ == "__main__":
-    _define_flags()
-    run_main(main)
+    run()

@@ -20,7 +20,7 @@ from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.scoring.distributed import gathered
 from experiments.scoring.memory import activation_bytes, recompute_activations, write_bytes
-from experiments.study.numerics import Numerics, finish, weight_dtype
+from experiments.study.numerics import Numerics, reported_scores, weight_dtype
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -60,11 +60,11 @@ class _Collected:
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
 
-    def finish(self, numerics: Numerics) -> list[Scores]:
+    def scores(self, numerics: Numerics) -> list[Scores]:
         self.progress.close()
         return [
             Scores(
-                scores_nWR=finish(scores_nWR, numerics),
+                scores_nWR=reported_scores(scores_nWR, numerics),
                 losses_n=losses_n,
                 health=column_sum_residual(scores_nWR),
             )
@@ -88,7 +88,8 @@ def score_texts(
     Args:
       checkpoint: the model, its parameters on the mesh.
       texts: what to read and predict.
-      cuts: numbers of targets that count, one a result; they share the forward pass. None: all.
+      cuts: numbers of targets that count, one a result; they share the forward pass. Without any
+        there is one result, in which every target counts.
       numerics: see numerics.py; the parameters already have its dtype.
       batch_tokens: about how many tokens go through the model at once.
       mesh: devices.
@@ -118,7 +119,7 @@ def score_texts(
             layout=layout(mesh, batch.tokens_BT.shape[1]),
         )
         collected.add(padded, results)
-    return collected.finish(numerics)
+    return collected.scores(numerics)
 
 
 def score_streamed(
@@ -163,4 +164,4 @@ def score_streamed(
             )
         for padded, results in zip(part, found, strict=True):
             collected.add(padded, results)
-    return collected.finish(numerics)
+    return collected.scores(numerics)

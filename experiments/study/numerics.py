@@ -29,7 +29,7 @@ def use_numerics(numerics: Numerics) -> None:
     jax.config.update("jax_default_matmul_precision", precision)
 
 
-def finish(scores_nWR: np.ndarray, numerics: Numerics) -> np.ndarray:
+def reported_scores(scores_nWR: np.ndarray, numerics: Numerics) -> np.ndarray:
     """Scores as the chosen numerics reports them, float32 [n, W, R], samples in selection order."""
     if numerics != "published":
         return scores_nWR

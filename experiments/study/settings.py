@@ -1,4 +1,7 @@
-"""The settings of a study: two models, the questions, the rules, and how it is computed."""
+"""The settings of a study: two models, the questions, the rules, and how it is computed.
+
+The programs' flags take their defaults from here and from `rule.Rule`.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -38,7 +41,8 @@ class Study:
       questions: where questions come from.
       responses: published-format file that replaces questions and generation, or None.
       imported: each side's answers by another program, instead of generation, or None.
-      numerics, mesh, batch_tokens: see numerics.py, sharding.py and batching.py.
+      numerics, mesh, batch_tokens: see `study.numerics`, `eap_jax.sharding` and
+        `eap_jax.batching`.
       batch_answers: answers decoded together.
       stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
         the layers; None: the whole model is in memory.
@@ -54,8 +58,8 @@ class Study:
     imported: dict[Side, Path] | None = None
     numerics: Numerics = "float32"
     mesh: str = ""
-    batch_tokens: int = 2048
-    batch_answers: int = 64
+    batch_tokens: int = 4096
+    batch_answers: int = 128
     stream_bytes: int | None = None
     command: str = ""
 

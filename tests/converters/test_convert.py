@@ -19,6 +19,7 @@ import toys
 from binaries import REPOSITORY
 
 from converters import checkpoint, convert, staging
+from converters.binary import guarded
 from converters.errors import CheckpointError
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"]
@@ -465,7 +466,7 @@ BAD = {
 def run_here(monkeypatch, capsys, *, to_hf=False, **flags) -> subprocess.CompletedProcess:
     """The binary's main in this process: the same streams and exit code, a second faster."""
     monkeypatch.setattr(convert.flags, "FLAGS", types.SimpleNamespace(to_hf=to_hf, **flags))
-    code = convert.main([])
+    code = guarded(convert.main)([])
     streams = capsys.readouterr()
     return subprocess.CompletedProcess([], code, streams.out, streams.err)
 

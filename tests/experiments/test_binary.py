@@ -13,9 +13,10 @@ from converters.errors import CheckpointError
 from experiments.errors import InputError
 from experiments.binary import run_main
 
-flags.DEFINE_integer("count", 3, "How many.", lower_bound=1)
-flags.DEFINE_enum("end", "good", ["good", "one", "input", "checkpoint", "file", "late", "stop",
-                                  "defect"], "How to end.")
+def define_flags():
+    flags.DEFINE_integer("count", 3, "How many.", lower_bound=1)
+    flags.DEFINE_enum("end", "good", ["good", "one", "input", "checkpoint", "file", "late", "stop",
+                                      "defect"], "How to end.")
 
 def main(_):
     print("count", flags.FLAGS.count)
@@ -34,7 +35,7 @@ def main(_):
         raise KeyError("ours")
     return 1 if end == "one" else 0
 
-run_main(main)
+run_main(main, define_flags)
 """
 
 

@@ -13,7 +13,7 @@ from experiments.scoring.score import score_texts
 from experiments.scoring.selection import select, truncate
 from experiments.study.numerics import (
     NUMERICS,
-    finish,
+    reported_scores,
     running_sum_differences,
     use_numerics,
     weight_dtype,
@@ -91,7 +91,7 @@ def test_the_error_of_a_running_sum_grows_with_the_samples_number():
     scores_nWR = samples(128)
 
     def errors(numerics):
-        found_nWR = finish(scores_nWR, numerics)
+        found_nWR = reported_scores(scores_nWR, numerics)
         return [toys.relative(*pair) for pair in zip(found_nWR, scores_nWR, strict=True)]
 
     published, plain = errors("published"), errors("float32")
@@ -105,7 +105,7 @@ def test_the_error_of_a_running_sum_grows_with_the_samples_number():
 
 def test_single_sample_metrics_suffer_and_the_mean_survives():
     scores_nWR = samples(128)
-    found_nWR = finish(scores_nWR, "published")
+    found_nWR = reported_scores(scores_nWR, "published")
     mean_error = toys.relative(found_nWR.mean(axis=0), scores_nWR.mean(axis=0))
     sample_errors = [toys.relative(*pair) for pair in zip(found_nWR, scores_nWR, strict=True)]
     assert mean_error <= 0.1 * max(sample_errors)
@@ -136,8 +136,8 @@ def test_the_authors_files_lose_bits_along_the_samples_which_only_bfloat16_lacks
 def test_only_published_numerics_change_finished_scores():
     scores_nWR = samples(9)
     for numerics in ("float32", "bfloat16"):
-        np.testing.assert_array_equal(finish(scores_nWR, numerics), scores_nWR)
-    assert not np.array_equal(finish(scores_nWR, "published"), scores_nWR)
+        np.testing.assert_array_equal(reported_scores(scores_nWR, numerics), scores_nWR)
+    assert not np.array_equal(reported_scores(scores_nWR, "published"), scores_nWR)
 
 
 def test_numerics_choose_the_dtype_and_the_precision_of_products():
