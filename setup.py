@@ -15,7 +15,7 @@ setup(
     package_data={
         "eap_jax": ["py.typed"],
         "converters": ["py.typed"],
-        "experiments": ["py.typed", "checkpoints/**", "report/templates/**"],
+        "experiments": ["py.typed", "checkpoints/**", "report/templates/**", "notebooks/*.ipynb"],
     },
     entry_points={
         "console_scripts": [
@@ -46,6 +46,8 @@ setup(
         "tqdm",
         "huggingface_hub",
         "filelock",
+        "xarray",
+        "pandas",
     ],
     extras_require={
         "test": ["pytest>=9", "pytest-xdist>=3.8"],

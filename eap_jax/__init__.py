@@ -10,8 +10,10 @@ What to import, one module a line; importing the package itself loads none of th
   streaming     attribute_streamed, Weights: the same, layer by layer, for models beyond the memory
   generation    generate, Sampling: answers to prompts, greedy or sampled
   graph         writer_names, reader_names, edge_mask, parse_edge, to_block: the edges (numpy only)
-  metrics       activation_intensity, information_complexity, distribution_kurtosis: measures of a
-                stack of score matrices (numpy and scipy only)
+  ablation      cut_losses: what cutting an edge really does to the loss
+  circuit       circuit_losses: the loss when only some edges are kept
+  metrics       intensity, complexity, kurtosis, diversity, output_entropy: measures of a stack of
+                score matrices (numpy and scipy only)
   sharding      make_mesh, place_parameters, place_batch, layout: several devices
   parameters    parameter_axes, parameter_shapes: names and shapes of the parameter tree
   axes          AXES: what each axis letter means

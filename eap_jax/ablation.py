@@ -88,14 +88,14 @@ def cut_losses(
             part = places[first : first + together]
             # Always as many, so that one program serves all; the last ones are repeated.
             filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
-            writers_C = jnp.asarray([writer for writer, _ in filled])
-            reads_C = jnp.asarray([reader % len(READS) for _, reader in filled])
+            writers_E = jnp.asarray([writer for writer, _ in filled])
+            reads_E = jnp.asarray([reader % len(READS) for _, reader in filled])
             if layer == config.num_layers:
-                last_CBTD = _cut_last(texts, writers_C, share)
+                last_EBTD = _cut_last(texts, writers_E, share)
             else:
-                last_CBTD = _resume(params, texts, writers_C, reads_C, layer, share, config=config)
-            losses_CBJ = _at_head(params, batch, last_CBTD, config=config, objective=objective)
-            cut_EBJ[part] = np.asarray(losses_CBJ)[: len(part)]
+                last_EBTD = _resume(params, texts, writers_E, reads_E, layer, share, config=config)
+            losses_EBJ = _at_head(params, batch, last_EBTD, config=config, objective=objective)
+            cut_EBJ[part] = np.asarray(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
     return CutLosses(whole_BJ=np.asarray(whole_BJ), cut_EBJ=cut_EBJ)
@@ -145,15 +145,15 @@ def _run(params: dict, batch: Batch, config: ModelConfig) -> _Texts:
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def _resume(
-    params: dict, texts: _Texts, writers_C, reads_C, first, share, *, config: ModelConfig
+    params: dict, texts: _Texts, writers_E, reads_E, first, share, *, config: ModelConfig
 ) -> jax.Array:
-    """The last stream [C, B, T, D] of C cuts whose readers are in layer `first`."""
+    """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`."""
     stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
-    cuts, (_, length, width) = len(writers_C), stream_BTD.shape
+    cuts, (_, length, width) = len(writers_E), stream_BTD.shape
     places = Places.of_texts(config, length)
-    taken_CBTD = -share * texts.writes_WBTD[writers_C]
-    chosen_4C = jax.nn.one_hot(reads_C, len(READS), axis=0, dtype=taken_CBTD.dtype)
-    taps_4BTD = (chosen_4C[:, :, None, None, None] * taken_CBTD).reshape(
+    taken_EBTD = -share * texts.writes_WBTD[writers_E]
+    chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_EBTD.dtype)
+    taps_4BTD = (chosen_4E[:, :, None, None, None] * taken_EBTD).reshape(
         len(READS), -1, length, width
     )
     layer_windows = windows(config)
@@ -173,19 +173,19 @@ def _resume(
 
 
 @jax.jit
-def _cut_last(texts: _Texts, writers_C, share) -> jax.Array:
-    """What the final norm reads without each of C writes, [C, B, T, D]."""
-    return texts.last_BTD - (share * texts.writes_WBTD[writers_C]).astype(texts.last_BTD.dtype)
+def _cut_last(texts: _Texts, writers_E, share) -> jax.Array:
+    """What the final norm reads without each of E writes, [E, B, T, D]."""
+    return texts.last_BTD - (share * texts.writes_WBTD[writers_E]).astype(texts.last_BTD.dtype)
 
 
 @functools.partial(jax.jit, static_argnames=("config", "objective"))
 def _at_head(
-    params: dict, batch: Batch, last_CBTD, *, config: ModelConfig, objective: Objective
+    params: dict, batch: Batch, last_EBTD, *, config: ModelConfig, objective: Objective
 ) -> jax.Array:
-    """Losses [C, B, J] at the targets, one cut at a time: logits are the largest arrays here."""
+    """Losses [E, B, J] at the targets, one cut at a time: logits are the largest arrays here."""
 
     def losses(last_BTD):
         read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)
         return objective(unembed(config, params, read_BJD), batch.targets_BJ)
 
-    return jax.lax.map(losses, last_CBTD)
+    return jax.lax.map(losses, last_EBTD)

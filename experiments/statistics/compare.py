@@ -106,9 +106,9 @@ def compare(
         "base": np.asarray(base_nWR, np.float64),
         "rl": np.asarray(rl_nWR, np.float64),
     }
-    weights_Bn = draw_weights(len(base_nWR), resamples, seed)
+    weights_Zn = draw_weights(len(base_nWR), resamples, seed)
     return {
-        metric.key: _compared(metric, sides, choices, weights_Bn, confidence) for metric in METRICS
+        metric.key: _compared(metric, sides, choices, weights_Zn, confidence) for metric in METRICS
     }
 
 
@@ -123,8 +123,8 @@ def question_changes(
       base_nWR, rl_nWR: finite scores [n, W, R] of the same questions.
       metric, choices: what is measured.
     """
-    both_mWR = np.concatenate([np.asarray(base_nWR, np.float64), np.asarray(rl_nWR, np.float64)])
-    return metric.changes(both_mWR, choices)
+    both_sWR = np.concatenate([np.asarray(base_nWR, np.float64), np.asarray(rl_nWR, np.float64)])
+    return metric.changes(both_sWR, choices)
 
 
 def edge_intervals(
@@ -193,10 +193,10 @@ def _compared(
     metric: Metric,
     sides: Mapping[str, np.ndarray],
     choices: FreeChoices,
-    weights_Bn: np.ndarray,
+    weights_Zn: np.ndarray,
     confidence: float,
 ) -> Comparison:
-    """One metric of both sides' scores [n, W, R] under `weights_Bn`."""
+    """One metric of both sides' scores [n, W, R] under `weights_Zn`."""
     values = {}
     for side, scores_nWR in sides.items():
         try:
@@ -205,19 +205,19 @@ def _compared(
             raise ValueError(f"{side} {error}") from None
     lowest, highest = metric.domain(choices)
     resampled = {
-        side: metric.functional(scores_nWR, choices).resample(weights_Bn)
+        side: metric.functional(scores_nWR, choices).resample(weights_Zn)
         for side, scores_nWR in sides.items()
         if math.isfinite(values[side])
     }
     intervals = dict.fromkeys(("base", "rl", "difference", "relative"), UNDEFINED)
     for side, found in resampled.items():
-        ends = interval(found, weights_Bn, confidence=confidence)
+        ends = interval(found, weights_Zn, confidence=confidence)
         intervals[side] = _within(ends, lowest, highest)
     if len(resampled) == 2:
         difference = resampled["rl"] - resampled["base"]
         relative = difference.over_magnitude(resampled["base"])
-        intervals["difference"] = interval(difference, weights_Bn, confidence=confidence)
-        intervals["relative"] = interval(relative, weights_Bn, confidence=confidence)
+        intervals["difference"] = interval(difference, weights_Zn, confidence=confidence)
+        intervals["relative"] = interval(relative, weights_Zn, confidence=confidence)
         if lowest == 0:  # what cannot be negative falls by 100 % at most
             intervals["relative"] = _within(intervals["relative"], -1.0, math.inf)
     tests = paired_tests(question_changes(sides["base"], sides["rl"], metric, choices))
@@ -235,7 +235,7 @@ def _compared(
         wilcoxon_p=tests.wilcoxon_p,
         sign_p=tests.sign_p,
         effect_size=tests.effect_size,
-        samples=weights_Bn.shape[1],
+        samples=weights_Zn.shape[1],
     )
 
 

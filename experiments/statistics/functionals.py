@@ -2,11 +2,11 @@
 
 A statistic is kept as what each question contributes to it (a number, histogram shares,
 correlations with the others), so its value under any weights is a small matrix product. `resample`
-gives B such values and, at each, the influence of every question: n times the derivative of the
+gives Z such values and, at each, the influence of every question: n times the derivative of the
 value by the question's weight. For a mean that is the question's number minus the mean.
 Which metric is of which kind: `experiments.statistics.metrics`.
 
-Axes: B sets of weights (the first one is the sample itself), n questions, b bins of a histogram,
+Axes: Z sets of weights (the first one is the sample itself), n questions, U bins of a histogram,
 E entries of a score matrix.
 """
 
@@ -22,36 +22,36 @@ class Resampled:
     """A statistic of resampled questions.
 
     Attributes:
-      values_B: its value under each set of weights, NaN where it is not defined.
-      corrected_B: the same minus an estimate of its bias.
-      influences_Bn: influence of each question at each value; their weighted sum is zero.
+      values_Z: its value under each set of weights, NaN where it is not defined.
+      corrected_Z: the same minus an estimate of its bias.
+      influences_Zn: influence of each question at each value; their weighted sum is zero.
       size: of the numbers the values are made of; a spread far below it is rounding.
     """
 
-    values_B: np.ndarray
-    corrected_B: np.ndarray
-    influences_Bn: np.ndarray
+    values_Z: np.ndarray
+    corrected_Z: np.ndarray
+    influences_Zn: np.ndarray
     size: float
 
     def __sub__(self, other: "Resampled") -> "Resampled":
         return Resampled(
-            values_B=self.values_B - other.values_B,
-            corrected_B=self.corrected_B - other.corrected_B,
-            influences_Bn=self.influences_Bn - other.influences_Bn,
+            values_Z=self.values_Z - other.values_Z,
+            corrected_Z=self.corrected_Z - other.corrected_Z,
+            influences_Zn=self.influences_Zn - other.influences_Zn,
             size=max(self.size, other.size),
         )
 
     def over_magnitude(self, other: "Resampled") -> "Resampled":
         """self / |other|, by the quotient rule."""
         with np.errstate(divide="ignore", invalid="ignore"):
-            sizes_B = np.abs(other.values_B)
-            values_B = self.values_B / sizes_B
-            corrected_B = self.corrected_B / np.abs(other.corrected_B)
-            turns_Bn = other.influences_Bn * (np.sign(other.values_B) * values_B)[:, None]
-            influences_Bn = (self.influences_Bn - turns_Bn) / sizes_B[:, None]
-            size = self.size / sizes_B[0]
+            sizes_Z = np.abs(other.values_Z)
+            values_Z = self.values_Z / sizes_Z
+            corrected_Z = self.corrected_Z / np.abs(other.corrected_Z)
+            turns_Zn = other.influences_Zn * (np.sign(other.values_Z) * values_Z)[:, None]
+            influences_Zn = (self.influences_Zn - turns_Zn) / sizes_Z[:, None]
+            size = self.size / sizes_Z[0]
         return Resampled(
-            values_B=values_B, corrected_B=corrected_B, influences_Bn=influences_Bn, size=size
+            values_Z=values_Z, corrected_Z=corrected_Z, influences_Zn=influences_Zn, size=size
         )
 
 
@@ -59,8 +59,8 @@ class Functional(abc.ABC):
     """A statistic as a function of the questions' weights."""
 
     @abc.abstractmethod
-    def resample(self, weights_Bn: np.ndarray) -> Resampled:
-        """Values and influences under weights [B, n], each row of sum n."""
+    def resample(self, weights_Zn: np.ndarray) -> Resampled:
+        """Values and influences under weights [Z, n], each row of sum n."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,43 +69,43 @@ class Mean(Functional):
 
     values_n: np.ndarray
 
-    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+    def resample(self, weights_Zn: np.ndarray) -> Resampled:
         """See Functional."""
-        values_B = weights_Bn @ self.values_n / len(self.values_n)
+        values_Z = weights_Zn @ self.values_n / len(self.values_n)
         return Resampled(
-            values_B=values_B,
-            corrected_B=values_B,
-            influences_Bn=self.values_n - values_B[:, None],
+            values_Z=values_Z,
+            corrected_Z=values_Z,
+            influences_Zn=self.values_n - values_Z[:, None],
             size=float(np.abs(self.values_n).max()),
         )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PooledEntropy(Functional):
-    """-sum_b p_b log(p_b + eps) of the mean p of the questions' histogram shares [n, b].
+    """-sum_b p_b log(p_b + eps) of the mean p of the questions' histogram shares [n, U].
 
     The entropy of a sample lies too low by about half of sum_b var(p_b) / p_b, its second-order
     term; the correction adds that, with the variance of p_b between questions.
     """
 
-    shares_nb: np.ndarray
+    shares_nU: np.ndarray
     eps: float = 1e-12
 
-    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+    def resample(self, weights_Zn: np.ndarray) -> Resampled:
         """See Functional."""
-        pooled_Bb = weights_Bn @ self.shares_nb / len(self.shares_nb)
-        logs_Bb = np.log(pooled_Bb + self.eps)
-        slopes_Bb = -logs_Bb - pooled_Bb / (pooled_Bb + self.eps)
-        parts_Bn = slopes_Bb @ self.shares_nb.T
-        values_B = -(pooled_Bb * logs_Bb).sum(axis=1)
-        samples = len(self.shares_nb)
-        squares_Bb = weights_Bn @ self.shares_nb**2 / samples - pooled_Bb**2
-        variances_Bb = np.maximum(squares_Bb, 0.0) / max(samples - 1, 1)
-        biases_B = -(variances_Bb / (pooled_Bb + self.eps)).sum(axis=1) / 2
+        pooled_ZU = weights_Zn @ self.shares_nU / len(self.shares_nU)
+        logs_ZU = np.log(pooled_ZU + self.eps)
+        slopes_ZU = -logs_ZU - pooled_ZU / (pooled_ZU + self.eps)
+        parts_Zn = slopes_ZU @ self.shares_nU.T
+        values_Z = -(pooled_ZU * logs_ZU).sum(axis=1)
+        samples = len(self.shares_nU)
+        squares_ZU = weights_Zn @ self.shares_nU**2 / samples - pooled_ZU**2
+        variances_ZU = np.maximum(squares_ZU, 0.0) / max(samples - 1, 1)
+        biases_Z = -(variances_ZU / (pooled_ZU + self.eps)).sum(axis=1) / 2
         return Resampled(
-            values_B=values_B,
-            corrected_B=values_B - biases_B,
-            influences_Bn=parts_Bn - (slopes_Bb * pooled_Bb).sum(axis=1)[:, None],
+            values_Z=values_Z,
+            corrected_Z=values_Z - biases_Z,
+            influences_Zn=parts_Zn - (slopes_ZU * pooled_ZU).sum(axis=1)[:, None],
             size=1.0,
         )
 
@@ -121,20 +121,20 @@ class PairMean(Functional):
 
     matrix_nn: np.ndarray
 
-    def resample(self, weights_Bn: np.ndarray) -> Resampled:
+    def resample(self, weights_Zn: np.ndarray) -> Resampled:
         """See Functional."""
         off_diagonal_nn = self.matrix_nn - np.diag(np.diag(self.matrix_nn))
-        total_B = weights_Bn.sum(axis=1)
-        pairs_B = total_B**2 - (weights_Bn**2).sum(axis=1)
-        sums_Bn = weights_Bn @ off_diagonal_nn
+        total_Z = weights_Zn.sum(axis=1)
+        pairs_Z = total_Z**2 - (weights_Zn**2).sum(axis=1)
+        sums_Zn = weights_Zn @ off_diagonal_nn
         with np.errstate(divide="ignore", invalid="ignore"):
-            mean_B = (weights_Bn * sums_Bn).sum(axis=1) / pairs_B
-            excess_Bn = sums_Bn - mean_B[:, None] * (total_B[:, None] - weights_Bn)
-            influences_Bn = -2 * total_B[:, None] * excess_Bn / pairs_B[:, None]
+            mean_Z = (weights_Zn * sums_Zn).sum(axis=1) / pairs_Z
+            excess_Zn = sums_Zn - mean_Z[:, None] * (total_Z[:, None] - weights_Zn)
+            influences_Zn = -2 * total_Z[:, None] * excess_Zn / pairs_Z[:, None]
         if len(off_diagonal_nn) < 3:
-            influences_Bn = np.full_like(influences_Bn, math.nan)
+            influences_Zn = np.full_like(influences_Zn, math.nan)
         return Resampled(
-            values_B=1 - mean_B, corrected_B=1 - mean_B, influences_Bn=influences_Bn, size=1.0
+            values_Z=1 - mean_Z, corrected_Z=1 - mean_Z, influences_Zn=influences_Zn, size=1.0
         )
 
 

@@ -138,8 +138,8 @@ _INTENSITY = Metric(
     functional=lambda scores_nWR, choices: Mean(
         values_n=formulas.intensity_per_sample(scores_nWR, choices.support_WR)
     ),
-    changes=lambda both_mWR, choices: changes_of_values(
-        formulas.intensity_per_sample(both_mWR, choices.support_WR)
+    changes=lambda both_sWR, choices: changes_of_values(
+        formulas.intensity_per_sample(both_sWR, choices.support_WR)
     ),
     domain=lambda choices: (0.0, math.inf),
     in_table=True,
@@ -155,8 +155,8 @@ _COMPLEXITY = Metric(
     value=lambda scores_nWR, choices: formulas.complexity(
         scores_nWR, choices.support_WR, bins=choices.bins, upper=choices.upper
     ),
-    functional=lambda scores_nWR, choices: PooledEntropy(shares_nb=_shares(scores_nWR, choices)),
-    changes=lambda both_mWR, choices: changes_of_surprise(_shares(both_mWR, choices)),
+    functional=lambda scores_nWR, choices: PooledEntropy(shares_nU=_shares(scores_nWR, choices)),
+    changes=lambda both_sWR, choices: changes_of_surprise(_shares(both_sWR, choices)),
     domain=lambda choices: (0.0, math.log(choices.bins)),
     in_table=True,
     histogram_tried=True,
@@ -173,8 +173,8 @@ _KURTOSIS = Metric(
     functional=lambda scores_nWR, choices: Mean(
         values_n=formulas.kurtosis_per_sample(scores_nWR, choices.support_WR)
     ),
-    changes=lambda both_mWR, choices: changes_of_values(
-        formulas.kurtosis_per_sample(both_mWR, choices.support_WR)
+    changes=lambda both_sWR, choices: changes_of_values(
+        formulas.kurtosis_per_sample(both_sWR, choices.support_WR)
     ),
     domain=lambda choices: (-2.0, math.inf),
     in_table=True,
@@ -191,8 +191,8 @@ _DIVERSITY = Metric(
     functional=lambda scores_nWR, choices: PairMean(
         matrix_nn=correlations(entries_of(scores_nWR, choices.support_WR))
     ),
-    changes=lambda both_mWR, choices: changes_of_correlation(
-        entries_of(both_mWR, choices.support_WR)
+    changes=lambda both_sWR, choices: changes_of_correlation(
+        entries_of(both_sWR, choices.support_WR)
     ),
     domain=lambda choices: (0.0, 2.0),
     figure=PaperFigure(
@@ -212,9 +212,9 @@ _OUTPUT_ENTROPY = Metric(
         scores_nWR, bins=choices.bins, upper=choices.output_upper
     ),
     functional=lambda scores_nWR, choices: PooledEntropy(
-        shares_nb=_output_shares(scores_nWR, choices)
+        shares_nU=_output_shares(scores_nWR, choices)
     ),
-    changes=lambda both_mWR, choices: changes_of_surprise(_output_shares(both_mWR, choices)),
+    changes=lambda both_sWR, choices: changes_of_surprise(_output_shares(both_sWR, choices)),
     domain=lambda choices: (0.0, math.log(choices.bins)),
     figure=PaperFigure(
         name="figure_3b_output_entropy",

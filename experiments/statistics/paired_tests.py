@@ -92,12 +92,12 @@ def changes_of_surprise(shares_mb: np.ndarray) -> Changes:
     return Changes(values_n=rl_n - base_n, size=1.0)
 
 
-def changes_of_correlation(entries_mE: np.ndarray) -> Changes:
+def changes_of_correlation(entries_sE: np.ndarray) -> Changes:
     """Changes of 1 - the mean correlation with other questions, of entries [m, E]."""
-    samples = len(entries_mE) // 2
-    if samples < 2 or not (np.ptp(entries_mE, axis=1) > 0).all():
+    samples = len(entries_sE) // 2
+    if samples < 2 or not (np.ptp(entries_sE, axis=1) > 0).all():
         return Changes(values_n=np.full(samples, math.nan), size=1.0)
-    sides_2n2n = correlations(entries_mE).reshape(2, samples, 2, samples)
+    sides_2n2n = correlations(entries_sE).reshape(2, samples, 2, samples)
     others_nn = 1 - np.eye(samples)
     # Summed over both sides of the other questions: twice the mean over both sides.
     base_n, rl_n = (sides_2n2n.sum(axis=2) * others_nn).sum(axis=-1) / (samples - 1)

@@ -19,7 +19,7 @@ def test_a_resample_equals_the_metric_of_the_drawn_questions(key, sides):
     weights = bootstrap.draw_weights(12, 30, seed=3)
     assert (weights.sum(axis=1) == 12).all()
     functional = METRIC_BY_KEY[key].functional(scores, FreeChoices())
-    found = functional.resample(weights).values_B
+    found = functional.resample(weights).values_Z
     for weight, value in zip(weights.astype(int), found, strict=True):
         drawn = np.repeat(np.arange(12), weight)
         if key == "sample_diversity":
@@ -53,11 +53,11 @@ def test_an_influence_is_the_derivative_by_a_questions_weight(key, sides):
     step = 1e-5
     for question in range(12):
         alone = 12.0 * (np.arange(12) == question)[None, :]
-        ends = [relative((1 - h) * weights + h * alone).values_B[0] for h in (step, -step)]
+        ends = [relative((1 - h) * weights + h * alone).values_Z[0] for h in (step, -step)]
         slope = (ends[0] - ends[1]) / (2 * step)
-        influence = relative(weights).influences_Bn[0, question]
+        influence = relative(weights).influences_Zn[0, question]
         assert influence == pytest.approx(slope, rel=1e-4, abs=1e-6)
-    assert (relative(weights).influences_Bn * weights).sum() == pytest.approx(0, abs=1e-9)
+    assert (relative(weights).influences_Zn * weights).sum() == pytest.approx(0, abs=1e-9)
 
 
 def test_entropy_correction_removes_most_of_the_bias_of_a_small_sample():
@@ -67,9 +67,9 @@ def test_entropy_correction_removes_most_of_the_bias_of_a_small_sample():
     truth = scipy.stats.entropy(chances)
     plain, corrected = [], []
     for shares in draw.multinomial(20, chances, size=(4000, 10)) / 20:
-        found = functionals.PooledEntropy(shares_nb=shares).resample(np.ones((1, 10)))
-        plain.append(found.values_B[0] - truth)
-        corrected.append(found.corrected_B[0] - truth)
+        found = functionals.PooledEntropy(shares_nU=shares).resample(np.ones((1, 10)))
+        plain.append(found.values_Z[0] - truth)
+        corrected.append(found.corrected_Z[0] - truth)
     # The Miller-Madow bias: (bins - 1) / (2 * entries).
     assert np.mean(plain) == pytest.approx(-7 / 400, rel=0.2)
     assert abs(np.mean(corrected)) < 0.2 * abs(np.mean(plain))

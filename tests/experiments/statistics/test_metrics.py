@@ -85,7 +85,7 @@ def test_the_functional_of_all_questions_is_the_value(metric, sides):
         FreeChoices(bins=7, upper=2.5, output_upper=1.5),
     ):
         value = metric.value(sides[0], choices)
-        found = metric.functional(sides[0], choices).resample(np.ones((1, 12))).values_B
+        found = metric.functional(sides[0], choices).resample(np.ones((1, 12))).values_Z
         assert found == pytest.approx([value], rel=1e-9)
 
 
