@@ -64,7 +64,7 @@ for script, (entry, module, defined) in targets.items():
     }
 from experiments.grading.grade import grade
 from experiments.study.pairs import PAIRS
-found["graded"] = grade(r"\\\\boxed{\\\\frac12}", "0.5").correct
+found["graded"] = grade(r"\\boxed{\\frac12}", "0.5").correct
 found["start"] = PAIRS["tiny_grpo"].base
 print(json.dumps(found))
 """
