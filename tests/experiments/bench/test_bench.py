@@ -13,8 +13,7 @@ from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.graph import edge_mask
 from eap_jax.transformer import init_parameters
-from experiments.bench import __main__ as bench_main
-from experiments.bench import programs, streamed
+from experiments.bench import measure, programs, streamed
 from experiments.bench.programs import Preset, _llama, random_batch
 from experiments.errors import InputError
 
@@ -51,7 +50,7 @@ def test_transformers_decodes_the_same_tokens(torch, params):
 
 
 def test_figures_are_complete_and_consistent():
-    figures = bench_main.bench(TINY, repeats=1, compiles=1)
+    figures = measure.bench(TINY, repeats=1, compiles=1)
     assert figures["tokens"] == 60
     assert figures["attribution_tokens_per_second"] == pytest.approx(
         60 / figures["attribution_seconds"]
