@@ -70,7 +70,7 @@ def test_two_processes_measure_every_cell_once_and_as_one_process(alone, tmp_pat
     program = f"""
 import sys
 from pathlib import Path
-sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(REPOSITORY / "tests" / "support")!r}]
 from experiments.scoring import cells
 from experiments.report import report
 from experiments.grid import run_grid
