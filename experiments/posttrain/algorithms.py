@@ -269,4 +269,5 @@ def initial_state(recipe: Recipe, config: ModelConfig, params: dict) -> dict:
         # The value head starts at zero, its trunk as a copy of the policy's.
         critic = jax.tree.map(jnp.copy, params) | {"head": jnp.zeros((1, config.d_model))}
         state |= {"critic": critic, "critic_optimiser": recipe.critic_optimiser().init(critic)}
-    return state
+    # Where the parameters lie, as after each update: else the second update would compile again.
+    return jax.device_put(state, jax.tree.leaves(params)[0].sharding)
