@@ -1,5 +1,6 @@
 """Strict surroundings of every test: four devices, full precision, no network, no litter."""
 
+import gc
 import os
 import socket
 import tempfile
@@ -13,7 +14,8 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if "PYTEST_XDIST_WORKER" not in os.environ:
     _compiled = tempfile.TemporaryDirectory(prefix="compiled-")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
-    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+    # Small programs too: a process of the binaries reads a hundred of them in the time of five.
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import binaries
 import jax
@@ -35,6 +37,7 @@ def pytest_configure(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+    gc.freeze()  # imports made a million objects; no collection of a test's garbage visits them
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
