@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 from converters.load import load_checkpoint
 from eap_jax.generation import Sampling, generate
 from experiments.errors import InputError
+from experiments.responses import generated
 from experiments.responses.generated import (
     Answer,
     answer_questions,
@@ -44,7 +45,7 @@ def questions():
 def ask(checkpoint, tokenizer, monkeypatch):
     """`answer_questions` with the embedded model; `ask.batches` lists the prompts it generated."""
 
-    def generated(params, prompts, **settings):
+    def counted(params, prompts, **settings):
         run.batches.append([tuple(prompt) for prompt in prompts])
         return generate(params, prompts, **settings)
 
@@ -59,7 +60,7 @@ def ask(checkpoint, tokenizer, monkeypatch):
         )
 
     run.batches = []
-    monkeypatch.setattr(generated, "generate", generated)
+    monkeypatch.setattr(generated, "generate", counted)
     return run
 
 
