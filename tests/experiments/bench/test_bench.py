@@ -19,8 +19,6 @@ from experiments.errors import InputError
 
 TINY = Preset(config=_llama(3, 32, 64, 4, 96), rows=3, length=20, targets=6)
 
-pytestmark = pytest.mark.usefixtures("optimised")
-
 
 @pytest.fixture(scope="module")
 def params():
