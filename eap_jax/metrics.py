@@ -61,7 +61,7 @@ def kurtosis(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> fl
 def kurtosis_per_sample(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> np.ndarray:
     """Excess kurtosis of each sample's entries, [n]; NaN where they are all equal."""
     entries_nE = _entries(scores_nWR, support_WR)
-    kurtosis_n = np.full(len(entries_nE), np.nan)
+    kurtosis_n = np.full(len(entries_nE), math.nan)
     # The variance of equal entries may be rounding instead of zero; their range is exactly zero.
     varied_n = np.ptp(entries_nE, axis=1) > 0
     if varied_n.any():

@@ -16,6 +16,7 @@ tokens, all of them. Selecting, frames, plots and files are xarray's: `.to_dataf
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -161,7 +162,7 @@ class Model:
         mask_WR = edge_mask(layers)
         asked = np.argwhere(mask_WR) if edges is None else self._places(edges)
         asked = [(int(writer), int(reader)) for writer, reader in asked]
-        effects_nWR = np.full((len(prepared), *mask_WR.shape), np.nan, np.float32)
+        effects_nWR = np.full((len(prepared), *mask_WR.shape), math.nan, np.float32)
         losses_n = np.empty(len(prepared), np.float32)
         batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
         total = len(asked) * len(batches)

@@ -10,6 +10,7 @@ Face format). A killed run continues from its last checkpoint and ends with the 
 
 import dataclasses
 import json
+import math
 import shutil
 import time
 from pathlib import Path
@@ -162,7 +163,7 @@ def _probe(params, config, tokenizer, problems) -> dict:
 def _divergence(batches) -> float:
     """Mean log-ratio of policy to reference on the sampled tokens: an estimate of the KL, nats."""
     if batches[0].old_BT is None:
-        return float("nan")
+        return math.nan
     total = sum(float(((b.old_BT - b.reference_BT) * b.mask_BT).sum()) for b in batches)
     return total / sum(float(b.mask_BT.sum()) for b in batches)
 
