@@ -1,6 +1,7 @@
 """Strict surroundings of every test: four devices, full precision, no network, no litter."""
 
 import gc
+import importlib.metadata
 import os
 import socket
 import tempfile
@@ -16,6 +17,11 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
     # Small programs too: a process of the binaries reads a hundred of them in the time of five.
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+    # The emitters before the present ones make a program in a third of the time, with the same values
+    # up to rounding. A jaxlib that does not know a flag ends the process, so its version is asked.
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        _flags = os.environ.get("XLA_FLAGS", "").split()
+        os.environ["XLA_FLAGS"] = " ".join([*_flags, "--xla_cpu_use_fusion_emitters=false"])
 
 import binaries
 import jax

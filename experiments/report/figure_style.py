@@ -116,8 +116,8 @@ def name_axes(axes: Axes, num_layers: int) -> None:
         axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)
 
 
-# Each figure is saved twice, as a file and in the page. Drawing is most of a report's time, so the
-# bytes are kept as long as the figure.
+# Each figure is saved twice, as a file and in the page, and in two formats. Drawing is most of a
+# report's time, so the bytes are kept as long as the figure, and a figure is laid out once.
 _KEPT: weakref.WeakKeyDictionary[Figure, dict[tuple, bytes]] = weakref.WeakKeyDictionary()
 
 
@@ -129,6 +129,9 @@ def _saved(figure: Figure, kind: str, **options) -> bytes:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_RULES)
+            if not kept:
+                figure.get_layout_engine().execute(figure)
+                figure.set_layout_engine("none")
             figure.savefig(buffer, format=kind, **options)
         kept[key] = buffer.getvalue()
     return kept[key]

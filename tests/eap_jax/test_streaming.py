@@ -138,4 +138,5 @@ def stored_run():
         return weights, alive, activation_bytes(config, item.batch.tokens_BT.size, 4)
 
     run(0)  # constants of compiled programs are made now
+    gc.freeze()  # so a collection visits what the runs make, not all that was imported
     return run

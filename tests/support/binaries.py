@@ -70,7 +70,9 @@ class Binaries:
 
     def __init__(self, folder: Path, *imports: str):
         self._folder = folder
-        environment = os.environ | {"PYTHONWARNINGS": "ignore"}
+        # The compiler as users have it, see conftest.
+        environment = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
+        environment |= {"PYTHONWARNINGS": "ignore"}
         self._server = subprocess.Popen(
             [sys.executable, "-c", _SERVER, *imports],
             cwd=REPOSITORY,

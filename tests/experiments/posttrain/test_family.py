@@ -57,13 +57,17 @@ def test_transformers_gives_the_same_logits_and_the_same_greedy_answers(torch, n
         loaded.params, prompts, config=loaded.config,
         sampling=Sampling(max_new_tokens=48, stop_tokens=(stop,)),
     )  # fmt: skip
-    for prompt, answer in zip(prompts, ours, strict=True):
+    for length in sorted(set(map(len, prompts))):  # together without padding
+        places = [place for place, prompt in enumerate(prompts) if len(prompt) == length]
         with torch.no_grad():
             whole = model.generate(
-                torch.tensor([prompt]), max_new_tokens=48, do_sample=False, eos_token_id=stop,
-                pad_token_id=tokenizer.pad_token_id,
-            )[0].tolist()  # fmt: skip
-        assert list(answer) == whole[len(prompt) :]
+                torch.tensor([prompts[place] for place in places]), max_new_tokens=48,
+                do_sample=False, eos_token_id=stop, pad_token_id=tokenizer.pad_token_id,
+            )[:, length:].tolist()  # fmt: skip
+        for place, tokens in zip(places, whole, strict=True):
+            answer = list(ours[place])
+            assert tokens[: len(answer)] == answer
+            assert set(tokens[len(answer) :]) <= {tokenizer.pad_token_id}
     texts = [prompt + list(answer) for prompt, answer in zip(prompts, ours, strict=True)]
     for text in texts[:8]:
         tokens_BT = np.asarray([text], np.int32)
