@@ -54,7 +54,7 @@ def test_sft_from_random_weights_raises_the_likelihood_of_demonstrations(tmp_pat
 @pytest.mark.usefixtures("probe_of_24")
 @pytest.mark.parametrize("algorithm", ["grpo", "ppo"])
 def test_online_rl_raises_the_reward_of_the_sft_start(algorithm, tmp_path):
-    recipe = Recipe(algorithm=algorithm, seed=1, rounds=8, batch=64, learning_rate=5e-4, warmup=2)
+    recipe = Recipe(algorithm=algorithm, seed=1, rounds=8, batch=32, learning_rate=7e-4, warmup=2)
     train.train(recipe, START, tmp_path / "run", checkpoint_every=8)
     log = _log(tmp_path / "run")
     rewards = [line["reward"] for line in log if "reward" in line]
@@ -67,10 +67,10 @@ def test_online_rl_raises_the_reward_of_the_sft_start(algorithm, tmp_path):
 @pytest.mark.parametrize("algorithm", ["dpo", "online_dpo"])
 def test_dpo_raises_the_share_of_worked_answers(algorithm, tmp_path):
     recipe = Recipe(
-        algorithm=algorithm, seed=1, rounds=10, batch=64, learning_rate=3e-4, warmup=2, beta=0.3,
-        pool_prompts=64, pool_rounds=10,
+        algorithm=algorithm, seed=1, rounds=8, batch=32, learning_rate=5e-4, warmup=2, beta=0.3,
+        pool_prompts=32, pool_rounds=8,
     )  # fmt: skip
-    train.train(recipe, START, tmp_path / "run", checkpoint_every=10)
+    train.train(recipe, START, tmp_path / "run", checkpoint_every=8)
     log = _log(tmp_path / "run")
     assert log[-1]["worked"] > log[0]["worked"]
 
