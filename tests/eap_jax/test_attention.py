@@ -1,6 +1,7 @@
 """Attention against loops over heads, queries and keys in float64."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +96,26 @@ def test_bfloat16_attention_keeps_its_softmax_in_float32():
     exact = literal(*(np.asarray(x, np.float32) for x in (q, k, v)), seen)
     error = np.abs(np.asarray(found, np.float32) - exact).max()
     assert error <= 2**-7 * np.abs(exact).max()
+
+
+def test_bfloat16_products_are_bfloat16_there_and_back():
+    """No product has a float32 operand, and gradients err as bfloat16 rounds, not more."""
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in heads(4, 2, queries=70, keys=70))
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.bfloat16)
+
+    def back(q, k, v, cotangent):
+        return jax.vjp(attend_text, q, k, v)[1](cotangent)
+
+    lowered = jax.jit(back).lower(q, k, v, cotangent)
+    types = re.findall(r"dot_general.*: \((.*)\) ->", lowered.as_text())
+    assert len(types) >= 2 * 5  # of two groups: logits again, and the gradients of two products
+    assert all(operands.count("xbf16>") == 2 for operands in types)
+    exact = jax.jit(back)(*(x.astype(jnp.float32) for x in (q, k, v, cotangent)))
+    for one, other in zip(lowered.compile()(q, k, v, cotangent), exact, strict=True):
+        assert one.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(one, np.float32) - other)
+        assert error.mean() <= 2**-8 * np.abs(other).mean()
+        assert error.max() <= 2**-7 * np.abs(other).max()
 
 
 @pytest.mark.parametrize("length", [5, 64, 65, 129, 300, 2100])
