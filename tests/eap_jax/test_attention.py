@@ -137,6 +137,21 @@ def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(lengt
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
 
 
+@pytest.mark.parametrize(("platform", "groups"), [("cpu", (4, 9)), ("cuda", (1, 2))])
+def test_a_gpu_compiles_few_groups_of_queries(platform, groups):
+    """Two products a group there, five back; the branch of the other platform is not lowered."""
+
+    def back(q, k, v, cotangent):
+        return jax.vjp(attend_text, q, k, v)[1](cotangent)
+
+    for length, count in zip((224, 513), groups, strict=True):
+        x = jax.ShapeDtypeStruct((1, 2, length, 8), jnp.bfloat16)
+        for function, arguments, products in ((attend_text, 3, 2), (back, 4, 5)):
+            traced = jax.jit(function).trace(*[x] * arguments)
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert text.count("stablehlo.dot_general") == products * count
+
+
 def test_whole_texts_may_begin_in_a_later_slot():
     """Left-padded prompts of two groups of queries; places before the text hold nothing."""
     q, k, v = heads(4, 2, queries=70, keys=70)
