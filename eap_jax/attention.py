@@ -8,13 +8,16 @@ With places first, as in `jax.nn.dot_product_attention`, each product copies its
 and backward, and each decoding step copies the whole cache.
 """
 
+import functools
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-# A text's queries attend in groups of 64. A text of more than 16 such groups has 16 larger ones.
-_QUERIES, _MOST_GROUPS = 64, 16
+# A text's queries attend in groups of at least so many, and at most so many groups. A GPU compiles for
+# two to three seconds a group, since every group has its own shapes, and computes them in no time.
+_GROUPS = {"cpu": (64, 16), "default": (512, 4)}
 # Logit of a key that is not seen: its softmax weight is 0, and the number cannot overflow.
 _UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)
 
@@ -46,6 +49,32 @@ def visible(
     return seen
 
 
+@jax.custom_vjp
+def _logits(q_BKQH: jax.Array, k_BKSH: jax.Array) -> jax.Array:
+    """q k^T, [B, K, Q, S] float32. Its cotangent is multiplied in the dtype of queries and keys.
+
+    A product's own rule would multiply the float32 cotangent: with bfloat16 keys, the two largest
+    products of attention's way back would run at a quarter of a GPU's rate or less.
+    """
+    return _product(q_BKQH, k_BKSH, jnp.float32)
+
+
+def _product(q_BKQH: jax.Array, k_BKSH: jax.Array, dtype=None) -> jax.Array:
+    return jnp.einsum("BKQH,BKSH->BKQS", q_BKQH, k_BKSH, preferred_element_type=dtype)
+
+
+def _logits_kept(q_BKQH, k_BKSH):
+    return _logits(q_BKQH, k_BKSH), (q_BKQH, k_BKSH)
+
+
+def _logits_back(kept, cotangent_BKQS):
+    q_BKQH, k_BKSH = kept
+    return jax.vjp(_product, q_BKQH, k_BKSH)[1](cotangent_BKQS.astype(q_BKQH.dtype))
+
+
+_logits.defvjp(_logits_kept, _logits_back)
+
+
 def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Array) -> jax.Array:
     """softmax(q k^T / sqrt(H)) v, each group of N/K query heads sharing one key/value head.
 
@@ -64,9 +93,9 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
     # Q: the queries of all heads of a group, one after the other, so keys are never repeated.
     q_BKQH = q_BNTH.reshape(rows, -1, group * length, size)
     seen = jnp.tile(seen, (1, 1, group, 1))
-    logits = jnp.einsum("BKQH,BKSH->BKQS", q_BKQH, k_BKSH, preferred_element_type=jnp.float32)
+    logits = _logits(q_BKQH, k_BKSH) / math.sqrt(size)
     # Finite, so that a query without keys has a finite softmax and gradient.
-    logits = jnp.where(seen, logits / math.sqrt(size), _UNSEEN)
+    logits = jnp.where(seen, logits, _UNSEEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(v_BKSH.dtype)
     return jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(q_BNTH.shape)
 
@@ -80,8 +109,9 @@ def attend_text(
 ) -> jax.Array:
     """`attend` for whole texts in slots from 0 on, a group of queries at a time.
 
-    A group of queries is multiplied with the keys up to its own last place only, so nearly half of
-    all logits are never computed, forward or backward.
+    A group of queries is multiplied with the keys up to its own last place only, so with many groups
+    nearly half of all logits are never computed, forward or backward. How many there are is decided
+    by the device that the program is compiled for. Differentiated, it computes its weights again.
 
     Args:
       q_BNTH, k_BKTH, v_BKTH: queries, keys and values of all T places.
@@ -90,8 +120,40 @@ def attend_text(
     Returns:
       [B, N, T, H] in the queries' dtype.
     """
-    length = q_BNTH.shape[2]
-    group = max(_QUERIES, -(-length // _MOST_GROUPS))
+    return _attend_text((q_BNTH, k_BKTH, v_BKTH), (window, start_B))
+
+
+@jax.custom_vjp
+def _attend_text(heads, places):
+    return _by_device(_in_groups, heads, places)
+
+
+def _attend_text_kept(heads, places):
+    return _attend_text(heads, places), (heads, places)
+
+
+def _attend_text_back(kept, cotangent_BNTH):
+    def pull(groups, heads, places, cotangent_BNTH):
+        attended = functools.partial(_in_groups, groups, places=places)
+        return jax.vjp(attended, heads)[1](cotangent_BNTH)
+
+    return *_by_device(pull, *kept, cotangent_BNTH), None
+
+
+# A choice by device cannot be differentiated as it is: it would keep what each device would need.
+_attend_text.defvjp(_attend_text_kept, _attend_text_back)
+
+
+def _by_device(function: Callable, *args):
+    """The function with the groups of the device that the program is compiled for."""
+    choices = {name: functools.partial(function, groups) for name, groups in _GROUPS.items()}
+    return jax.lax.platform_dependent(*args, **choices)
+
+
+def _in_groups(groups: tuple[int, int], heads, places) -> jax.Array:
+    (q_BNTH, k_BKTH, v_BKTH), (window, start_B) = heads, places
+    length, (fewest, most_groups) = q_BNTH.shape[2], groups
+    group = max(fewest, -(-length // most_groups))
     slots_T, mixed = jnp.arange(length), []
     for first in range(0, length, group):
         end = min(first + group, length)

@@ -38,12 +38,14 @@ from eap_jax.steps import (
 )
 from eap_jax.transformer import windows
 
-# Logits held at once by the output head, without and with remat: 64 and 16 MiB of float32.
+# Logits held at once by the output head unless the caller knows the device's memory: without and
+# with remat, 64 and 16 MiB of float32.
 HEAD_LOGITS = {False: 2**24, True: 2**22}
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "objective", "granularity", "remat", "layout")
+    jax.jit,
+    static_argnames=("config", "objective", "granularity", "remat", "layout", "most_logits"),
 )
 def attribute(
     params: dict,
@@ -54,6 +56,7 @@ def attribute(
     granularity: Granularity = "qkv",
     remat: bool = False,
     layout: Layout | None = None,
+    most_logits: int | None = None,
 ) -> Attribution:
     """Scores of all edges for a batch of responses.
 
@@ -67,6 +70,8 @@ def attribute(
       remat: keep only the writes and recompute the rest in the backward sweep: less memory, 1.5
         times the operations.
       layout: where streams and writes lie on a mesh (`sharding.layout`); None: the compiler decides.
+      most_logits: logits that the output head holds at once, about; None: `HEAD_LOGITS[remat]`. A
+        GPU needs more of them than a CPU to be busy.
 
     Returns:
       `Attribution`.
@@ -85,14 +90,17 @@ def attribute(
         granularity=granularity,
         remat=remat,
         layout=layout,
+        most_logits=most_logits,
     )
     return found
 
 
 @functools.partial(
     jax.jit,
-    static_argnames=("lengths", "config", "objective", "granularity", "remat", "layout"),
-)
+    static_argnames=(
+        "lengths", "config", "objective", "granularity", "remat", "layout", "most_logits",
+    ),
+)  # fmt: skip
 def attribute_prefixes(
     params: dict,
     batch: Batch,
@@ -104,6 +112,7 @@ def attribute_prefixes(
     granularity: Granularity = "qkv",
     remat: bool = False,
     layout: Layout | None = None,
+    most_logits: int | None = None,
 ) -> tuple[Attribution, ...]:
     """Scores of all edges for several losses on prefixes of the same texts, one forward for all.
 
@@ -112,7 +121,7 @@ def attribute_prefixes(
     over the places before its end only.
 
     Args:
-      params, config, objective, granularity, remat, layout: see `attribute`.
+      params, config, objective, granularity, remat, layout, most_logits: see `attribute`.
       batch: the whole texts; its own weights are not used.
       weights_ABJ: weights of the targets in each of the A losses, [B, J] each.
       lengths: the places, from the first, that each loss depends on: every target of weight above 0
@@ -129,7 +138,10 @@ def attribute_prefixes(
 
     work = Work(batch=batch, weights_ABJ=tuple(weights_ABJ), lengths=lengths)
     program = HeadProgram(
-        config=config, objective=objective, most_logits=HEAD_LOGITS[remat], layout=layout
+        config=config,
+        objective=objective,
+        most_logits=most_logits or HEAD_LOGITS[remat],
+        layout=layout,
     )
     layers = Layer(
         params=params["blocks"], number=jnp.arange(config.num_layers), window=windows(config)

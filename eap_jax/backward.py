@@ -91,8 +91,9 @@ def head_gradients(
     """
     stream_BJD = jnp.take_along_axis(stream_BTD, batch.positions_BJ[:, :, None], axis=1)
     num_rows, num_targets = batch.targets_BJ.shape
-    chunk = max(1, min(num_targets, most_logits // (num_rows * config.vocab_size)))
-    num_chunks = -(-num_targets // chunk)
+    most = max(1, most_logits // (num_rows * config.vocab_size))
+    num_chunks = -(-num_targets // most)
+    chunk = -(-num_targets // num_chunks)  # of equal size, so that less is padded
 
     def in_chunks(x_BJ):
         padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)

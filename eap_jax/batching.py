@@ -1,10 +1,11 @@
 """Texts of unequal length -> padded batches of few shapes with little padding.
 
-Texts are sorted by length and cut into batches of one number of rows. A batch is as wide as the next
-rung of a ladder of widths, each an eighth wider than the one below. The number of rows is the
-largest whose padding stays below a tenth of the tokens, where the devices allow it. Each width is
-compiled once, which takes longer than a batch does, so texts that fit one batch share it, whatever
-its padding. `put_rows` and `in_order` bring results back into the order of the texts.
+Each shape is compiled once, and that may take longer than its batches do. So texts are sorted by
+length and cut into the fewest groups whose padding stays below a given share of the tokens, where
+the devices allow it: of all cuts into so many groups, the one with the least padding. A group is as
+wide as its longest text, rounded up, and has the fewest batches that the limit of tokens allows.
+Texts that fit one batch share it, whatever its padding. `put_rows` and `in_order` bring results back
+into the order of the texts.
 """
 
 import dataclasses
@@ -47,7 +48,12 @@ class PaddedBatch:
 
 
 def pad_into_batches(
-    texts: list[Text], *, batch_tokens: int, multiple: int = 1, cuts: tuple[int, ...] = ()
+    texts: list[Text],
+    *,
+    batch_tokens: int,
+    multiple: int = 1,
+    cuts: tuple[int, ...] = (),
+    most_padding: float = 0.1,
 ) -> list[PaddedBatch]:
     """Batches of all texts.
 
@@ -57,29 +63,32 @@ def pad_into_batches(
         `multiple` texts.
       multiple: the number of rows is a multiple of this (the ways of the mesh's data axis).
       cuts: numbers of targets that count, one a loss; none: all targets, one loss.
+      most_padding: share of the padded tokens, in [0, 1), for which no further shape is made.
     """
     num_targets = max(len(text.targets) for text in texts)
     cuts = cuts or (num_targets,)
     # The longest come first: the empty rows of the last batch are short, and a batch that is too
     # large for the memory fails at once.
     order = sorted(range(len(texts)), key=lambda index: (-len(texts[index].tokens), index))
-    rows = _rows([len(texts[index].tokens) for index in order], batch_tokens, multiple)
-    batches = [order[first : first + rows] for first in range(0, len(order), rows)]
-    ends: dict[int, list[int]] = {}
-    for chosen in batches:
-        width, found = _width(texts, chosen), _ends(texts, chosen, cuts)
-        ends[width] = list(map(max, ends.get(width, found), found))
-    shapes = {
-        # One a width, not one a batch: the lengths are part of what is compiled.
-        width: _Shape(
-            rows=rows,
-            width=width,
+    lengths = [len(texts[index].tokens) for index in order]
+    batches = []
+    for group in _groups(lengths, batch_tokens, multiple, most_padding):
+        members = order[group.first : group.end]
+        ends = [
+            max(len(texts[i].tokens) - max(0, len(texts[i].targets) - cut) for i in members)
+            for cut in cuts
+        ]
+        shape = _Shape(
+            rows=group.rows,
+            width=group.width,
             targets=num_targets,
-            lengths=tuple(min(width, _rung(end)) for end in found),
+            lengths=tuple(min(group.width, padded_length(end)) for end in ends),
         )
-        for width, found in ends.items()
-    }
-    return [_pad(texts, chosen, cuts, shapes[_width(texts, chosen)]) for chosen in batches]
+        batches += [
+            _pad(texts, members[first : first + group.rows], cuts, shape)
+            for first in range(0, len(members), group.rows)
+        ]
+    return batches
 
 
 def in_order(batches: Sequence[PaddedBatch], results: Sequence[np.ndarray]) -> np.ndarray:
@@ -128,39 +137,86 @@ class _Shape:
     lengths: tuple[int, ...]
 
 
-def _rows(lengths: list[int], batch_tokens: int, multiple: int) -> int:
-    """Rows of every batch, for lengths in falling order."""
-    most = max(1, batch_tokens // _rung(lengths[0]) // multiple) * multiple
-    if most >= len(lengths):
-        return -(-len(lengths) // multiple) * multiple
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Texts `first` to `end`, in falling order of length, in batches of `rows` rows of `width`."""
 
-    def padded(rows: int) -> int:
-        return rows * sum(_rung(length) for length in lengths[::rows])
-
-    choices = range(most, 0, -multiple)
-    few = (rows for rows in choices if 0.9 * padded(rows) <= sum(lengths))
-    return next(few, None) or min(choices, key=padded)
+    first: int
+    end: int
+    rows: int
+    width: int
 
 
-def _rung(length: int) -> int:
-    """The smallest width of the ladder that holds `length` tokens."""
+def _groups(
+    lengths: list[int], batch_tokens: int, multiple: int, most_padding: float
+) -> list[_Group]:
+    """The fewest groups with little padding, for lengths in falling order.
+
+    A group ends where a width does, or fills its last rows with the texts after that. least[j] is
+    the least number of padded tokens of the texts before edge j, in so many groups; one more group
+    takes those between edges i and j.
+    """
+    padded_lengths = np.asarray([padded_length(length) for length in lengths])
+    ends = np.append(np.flatnonzero(np.diff(padded_lengths)) + 1, len(lengths))
+    edges = np.unique(np.append(0, np.minimum(-(-ends // multiple) * multiple, len(lengths))))
+    widths = padded_lengths[edges[:-1]]
+    most = np.maximum(1, batch_tokens // widths // multiple) * multiple
+    rows, padded = _rows(
+        edges[None, :] - edges[:-1, None], widths[:, None], most[:, None], multiple
+    )
+    least, before = padded[0], [np.zeros(len(edges), int)]
+    found = before
+    if len(lengths) > most[0]:
+        goal, fewest = sum(lengths) / (1 - most_padding), least[-1]
+        while fewest > goal and len(before) < len(widths):
+            one_more = least[:-1, None] + padded
+            least, before = one_more.min(axis=0), [*before, one_more.argmin(axis=0)]
+            if least[-1] < fewest:
+                fewest, found = least[-1], before
+    groups, end = [], len(widths)
+    for choice in reversed(found):
+        first = int(choice[end])
+        groups.append(
+            _Group(
+                first=int(edges[first]),
+                end=int(edges[end]),
+                rows=int(rows[first, end]),
+                width=int(widths[first]),
+            )
+        )
+        end = first
+    return groups[::-1]
+
+
+def _rows(
+    texts: np.ndarray, widths: np.ndarray, most: np.ndarray, multiple: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows a batch of groups of so many texts, and their padded tokens; infinite without a text.
+
+    As few batches as `most` rows allow, or up to two more where they leave fewer rows empty.
+    """
+    choices = []
+    for more in range(3):
+        batches = np.maximum(1, -(-texts // most) + more)
+        rows = np.maximum(1, -(-texts // (batches * multiple))) * multiple
+        choices.append((rows, -(-texts // rows) * rows * widths))
+    rows, padded = (np.stack(values) for values in zip(*choices, strict=True))
+    best = padded.argmin(axis=0)[None]
+    rows, padded = (np.take_along_axis(values, best, axis=0)[0] for values in (rows, padded))
+    return rows, np.where(texts > 0, padded, np.inf)
+
+
+def padded_length(length: int) -> int:
+    """The width of a batch whose longest text has `length` tokens.
+
+    From 64 on in eights, as a GPU's products and a mesh want it; below by an eighth.
+    """
+    if length > 64:
+        return -(-length // 8) * 8
     width = 8
     while width < length:
-        # From 64 on in fours, so that a mesh can divide long texts.
-        width += width // 8 if width < 64 else width // 32 * 4
+        width += width // 8
     return width
-
-
-def _width(texts: list[Text], indices: Sequence[int]) -> int:
-    return _rung(max(len(texts[index].tokens) for index in indices))
-
-
-def _ends(texts: list[Text], indices: Sequence[int], cuts: tuple[int, ...]) -> list[int]:
-    """For each cut, the number of tokens that the longest text's counted targets depend on."""
-    chosen = [texts[index] for index in indices]
-    return [
-        max(len(text.tokens) - max(0, len(text.targets) - cut) for text in chosen) for cut in cuts
-    ]
 
 
 def _pad(

@@ -45,4 +45,6 @@ def self_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
       [...] float32.
     """
     log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    # Not by an index: its gradient would be a buffer of zeros with one number in each row.
+    tokens = jax.lax.broadcasted_iota(targets.dtype, log_probabilities.shape, logits.ndim - 1)
+    return -jnp.sum(jnp.where(tokens == targets[..., None], log_probabilities, 0), axis=-1)

@@ -42,7 +42,7 @@ class State:
 
     Attributes:
       stream_BTD: the residual stream.
-      writes_BWTD: all writes; those of layers to come are 0.
+      writes_BWTD: all writes, see `start`; those of layers to come are 0.
     """
 
     stream_BTD: jax.Array
@@ -113,10 +113,16 @@ def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax
 
     The buffer has its batch axis first, as the contraction needs it. If a scan gathered the writes,
     layers would come first, and moving them would cost a second copy of this largest buffer.
+
+    A GPU multiplies numbers of 16 bits in eights; the compiler would copy the buffer in each layer to
+    fill up the writers. So then there are some more of them, which stay 0; `finish` drops them.
     """
     input_BTD = embed(ends, tokens_BT)
     rows, length, width = input_BTD.shape
-    writes_BWTD = jnp.zeros((rows, 1 + 2 * config.num_layers, length, width), input_BTD.dtype)
+    writers = 1 + 2 * config.num_layers
+    if input_BTD.dtype.itemsize == 2:
+        writers = -(-writers // 8) * 8
+    writes_BWTD = jnp.zeros((rows, writers, length, width), input_BTD.dtype)
     return State(
         stream_BTD=_whole(layout, input_BTD),
         writes_BWTD=_apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
@@ -131,10 +137,13 @@ def forward_step(
     stream_BTD, (writes_2BTD, activations) = Block(config).apply(
         {"params": layer.params}, state.stream_BTD, places, layer.window
     )
-    writes_B2TD = _whole(layout, jnp.moveaxis(writes_2BTD, 0, 1))
-    writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
-        state.writes_BWTD, writes_B2TD, 1 + 2 * layer.number, axis=1
-    )
+    writes_BWTD = state.writes_BWTD
+    # One by one: as a pair, whose axis comes first, they would make a GPU's buffer have writers first.
+    for place in range(2):
+        write_B1TD = _whole(layout, writes_2BTD[place])[:, None]
+        writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
+            writes_BWTD, write_B1TD, 1 + 2 * layer.number + place, axis=1
+        )
     after = State(stream_BTD=_whole(layout, stream_BTD), writes_BWTD=_apart(layout, writes_BWTD))
     return after, activations
 
@@ -219,7 +228,7 @@ def _assemble(
         scores_LBW4 = jnp.stack([attention_LBW, scores_LBW4[..., 3]], axis=-1)
     num_layers, num_rows, num_writers = scores_LBW4.shape[:3]
     scores_BWR = jnp.moveaxis(scores_LBW4, 0, 2).reshape(num_rows, num_writers, -1)
-    scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)
+    scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)[:, : 1 + 2 * num_layers]
     return jnp.where(edge_mask(num_layers, granularity), scores_BWR, 0.0)
 
 

@@ -14,6 +14,7 @@ from eap_jax.sharding import parse_mesh
 from experiments.errors import InputError
 from experiments.responses.questions import DATASETS
 from experiments.scoring import distributed
+from experiments.scoring.memory import streamed_bytes
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import Pair, check_plain_name
 from experiments.study.rule import Rule
@@ -58,10 +59,21 @@ def define_flags() -> None:
         "memory", "fit", ["fit", "stream"],
         "fit: the model is in memory. stream: score layer by layer, weights read as they are needed.",
     )  # fmt: skip
-    flags.DEFINE_float("stream_gib", 2.0, "GiB kept between layers with --memory=stream.", 0)
+    flags.DEFINE_float(
+        "stream_gib", None,
+        "GiB kept between layers with --memory=stream; a quarter of the memory if not given.", 0,
+    )  # fmt: skip
     flags.DEFINE_integer(
         "batch_answers", Study.batch_answers, "Answers decoded together.", lower_bound=1
     )
+
+
+def _stream_bytes() -> int | None:
+    """`Study.stream_bytes` of the flags; asks JAX for its devices, so it must know them all."""
+    f = flags.FLAGS
+    if f.memory == "fit":
+        return None
+    return streamed_bytes() if f.stream_gib is None else int(f.stream_gib * 2**30)
 
 
 def studies(
@@ -102,7 +114,7 @@ def studies(
     own = f.data_dir or responses or imported or (questions and questions["file"])
     if unknown and not own:
         raise InputError(f"dataset: expected some of {', '.join(DATASETS)}, found {unknown[0]!r}")
-    if not math.isfinite(f.stream_gib * 2**30):
+    if not math.isfinite((f.stream_gib or 0) * 2**30):
         raise InputError(f"stream_gib: expected a number, found {f.stream_gib}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
@@ -131,7 +143,7 @@ def studies(
             mesh=f.mesh,
             batch_tokens=f.batch_tokens,
             batch_answers=f.batch_answers,
-            stream_bytes=int(f.stream_gib * 2**30) if f.memory == "stream" else None,
+            stream_bytes=_stream_bytes(),
             command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
         )
         for pair in pairs

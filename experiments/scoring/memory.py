@@ -1,4 +1,4 @@
-"""Whether a pass keeps its activations or computes them twice: chosen from the memory at hand.
+"""What a pass keeps, and how much its head holds at once: chosen from the memory at hand.
 
 The choice rests on the memory that the device has in all, not on what is free just now: a run that
 goes on after a kill chooses as before, so its scores round as before.
@@ -40,6 +40,21 @@ def device_bytes(device: jax.Device) -> int:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
     return total // jax.local_device_count()
+
+
+def head_logits(mesh: jax.sharding.Mesh) -> int:
+    """Logits that the output head holds at once on a mesh: float32, they take 1/256 of the memory.
+
+    The head's matrix is read anew for each part of the positions. With 64 GB of memory that part is
+    large enough for a GPU to multiply as fast as it can.
+    """
+    return mesh.size * (device_bytes(mesh.local_devices[0]) // 256 // 4)
+
+
+def streamed_bytes() -> int:
+    """Bytes that stay between the layers of a streamed pass, unless its user says otherwise: a
+    quarter of the memory. The rest is for the largest part of the weights and for the system."""
+    return device_bytes(jax.local_devices()[0]) // 4
 
 
 def recompute_activations(

@@ -1,6 +1,7 @@
 """Attention against loops over heads, queries and keys in float64."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -97,6 +98,26 @@ def test_bfloat16_attention_keeps_its_softmax_in_float32():
     assert error <= 2**-7 * np.abs(exact).max()
 
 
+def test_bfloat16_products_are_bfloat16_there_and_back():
+    """No product has a float32 operand, and gradients err as bfloat16 rounds, not more."""
+    q, k, v = (jnp.asarray(x, jnp.bfloat16) for x in heads(4, 2, queries=70, keys=70))
+    cotangent = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.bfloat16)
+
+    def back(q, k, v, cotangent):
+        return jax.vjp(attend_text, q, k, v)[1](cotangent)
+
+    lowered = jax.jit(back).lower(q, k, v, cotangent)
+    types = re.findall(r"dot_general.*: \((.*)\) ->", lowered.as_text())
+    assert len(types) >= 2 * 5  # of two groups: logits again, and the gradients of two products
+    assert all(operands.count("xbf16>") == 2 for operands in types)
+    exact = jax.jit(back)(*(x.astype(jnp.float32) for x in (q, k, v, cotangent)))
+    for one, other in zip(lowered.compile()(q, k, v, cotangent), exact, strict=True):
+        assert one.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(one, np.float32) - other)
+        assert error.mean() <= 2**-8 * np.abs(other).mean()
+        assert error.max() <= 2**-7 * np.abs(other).max()
+
+
 @pytest.mark.parametrize("length", [5, 64, 65, 129, 300, 2100])
 @pytest.mark.parametrize("window", [None, 7])
 def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(length, window):
@@ -114,6 +135,21 @@ def test_groups_of_queries_attend_and_differentiate_as_the_whole_text_does(lengt
 
     for one, other in zip(*both(q, k, v, ct, seen), strict=True):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * float(jnp.abs(other).max()))
+
+
+@pytest.mark.parametrize(("platform", "groups"), [("cpu", (4, 9)), ("cuda", (1, 2))])
+def test_a_gpu_compiles_few_groups_of_queries(platform, groups):
+    """Two products a group there, five back; the branch of the other platform is not lowered."""
+
+    def back(q, k, v, cotangent):
+        return jax.vjp(attend_text, q, k, v)[1](cotangent)
+
+    for length, count in zip((224, 513), groups, strict=True):
+        x = jax.ShapeDtypeStruct((1, 2, length, 8), jnp.bfloat16)
+        for function, arguments, products in ((attend_text, 3, 2), (back, 4, 5)):
+            traced = jax.jit(function).trace(*[x] * arguments)
+            text = traced.lower(lowering_platforms=(platform,)).as_text()
+            assert text.count("stablehlo.dot_general") == products * count
 
 
 def test_whole_texts_may_begin_in_a_later_slot():

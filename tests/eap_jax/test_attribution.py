@@ -10,7 +10,6 @@ import pytest
 import toys
 
 from converters.load import load_checkpoint
-from eap_jax import attribution
 from eap_jax.attribution import attribute
 from eap_jax.block import Places
 from eap_jax.config import ModelConfig
@@ -305,16 +304,21 @@ def test_targets_at_one_position_add_up(main):
     assert toys.relative(result.scores_BWR, found.scores_BWR) <= 1e-5
 
 
-def test_an_output_head_in_chunks_gives_the_same_scores(main, monkeypatch):
-    """9 targets in chunks of 4: the last chunk is padded."""
+def test_an_output_head_in_chunks_gives_the_same_scores(main):
+    """9 targets where 8 fit: chunks of 5, and the last one is padded."""
     params, _, batch, found = main
-    monkeypatch.setitem(attribution.HEAD_LOGITS, False, 4 * 3 * toys.MAIN.vocab_size)
 
-    def objective(logits, targets):  # A new object, so that the patched limit is traced.
-        assert targets.shape == (3, 4)
+    def objective(logits, targets):
+        assert targets.shape == (3, 5)
         return self_entropy(logits, targets)
 
-    chunked = attribute(params, batch, config=toys.MAIN, objective=objective)
+    chunked = attribute(
+        params,
+        batch,
+        config=toys.MAIN,
+        objective=objective,
+        most_logits=8 * 3 * toys.MAIN.vocab_size,
+    )
     assert toys.relative(chunked.scores_BWR, found.scores_BWR) <= 1e-5
     assert toys.relative(chunked.loss_B, found.loss_B) <= 1e-6
 

@@ -1,5 +1,8 @@
 """Batches hold every text once and in its place, waste little, and compile few shapes."""
 
+import itertools
+import math
+
 import numpy as np
 import pytest
 
@@ -77,15 +80,56 @@ def test_eight_devices_share_many_texts_with_a_tenth_of_padding():
     assert 1 - sum(lengths) / padded <= 0.1
 
 
-def test_few_shapes_are_compiled():
+@pytest.mark.parametrize(("most_padding", "most_shapes"), [(0.1, 6), (0.2, 3)])
+@pytest.mark.parametrize("kind", ["gsm8k", "math", "college_math"])
+def test_few_shapes_are_compiled(kind, most_padding, most_shapes):
     """What is compiled is a function of the width: rows, targets and prefix lengths follow it."""
-    lengths, counts = question_lengths("math", 300, 0)
-    batches = pad_into_batches(texts_of(lengths, counts), batch_tokens=16384, cuts=(12, 36, 120))
+    lengths, counts = question_lengths(kind, 100, 0)
+    batches = pad_into_batches(
+        texts_of(lengths, counts), batch_tokens=4096, cuts=(12, 36, 120), most_padding=most_padding
+    )
     shapes = {(p.batch.tokens_BT.shape, p.batch.targets_BJ.shape, p.lengths) for p in batches}
-    widths = {p.batch.tokens_BT.shape[1] for p in batches}
-    assert len(shapes) == len(widths)
-    # Rungs an eighth apart from the shortest to the longest text.
-    assert len(widths) <= np.log(max(lengths) / min(lengths)) / np.log(1.125) + 2
+    assert len(shapes) == len({p.batch.tokens_BT.shape[1] for p in batches}) <= most_shapes
+    padded = sum(item.batch.tokens_BT.size for item in batches)
+    assert 1 - sum(lengths) / padded <= most_padding
+
+
+@pytest.mark.parametrize("multiple", [1, 2])
+@pytest.mark.parametrize("most_padding", [0.02, 0.1, 0.3])
+def test_no_other_cut_has_fewer_shapes_or_less_padding(multiple, most_padding):
+    """Every way to cut nine sorted texts into groups of one width, tried out."""
+    rng = np.random.default_rng(4)
+    for _ in range(5):
+        lengths = sorted(
+            (8 * rng.choice(np.arange(9, 30), 9, replace=False)).tolist(), reverse=True
+        )
+        batches = pad_into_batches(
+            texts_of(lengths, [3] * 9),
+            batch_tokens=600,
+            multiple=multiple,
+            most_padding=most_padding,
+        )
+        found = (
+            len({padded.batch.tokens_BT.shape for padded in batches}),
+            sum(padded.batch.tokens_BT.size for padded in batches),
+        )
+        least: dict[int, float] = {}
+        for ends in itertools.product([False, True], repeat=8):
+            edges = [0, *(i + 1 for i in range(8) if ends[i]), 9]
+            total = 0
+            for first, end in itertools.pairwise(edges):
+                most = max(1, 600 // lengths[first] // multiple) * multiple
+                fewest = math.ceil((end - first) / most)
+                choices = [
+                    math.ceil((end - first) / batches / multiple) * multiple
+                    for batches in (fewest, fewest + 1, fewest + 2)
+                ]
+                total += lengths[first] * min(math.ceil((end - first) / r) * r for r in choices)
+            least[len(edges) - 1] = min(total, least.get(len(edges) - 1, math.inf))
+        enough = [n for n in least if 1 - sum(lengths) / least[n] <= most_padding]
+        best = min(least.values())
+        shapes = min(enough or (n for n in least if least[n] == best))
+        assert found == (shapes, least[shapes])
 
 
 def test_texts_that_fit_one_batch_are_one_batch():

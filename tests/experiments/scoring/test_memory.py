@@ -57,3 +57,14 @@ def test_a_split_model_leaves_more_room(monkeypatch):
     monkeypatch.setattr(memory, "device_bytes", lambda _: needed)
     assert memory.recompute_activations(TOY, 4, 8, make_mesh(""))
     assert not memory.recompute_activations(TOY, 4, 8, make_mesh("model:2"))
+
+
+@pytest.mark.parametrize(("mesh", "devices"), [("", 1), ("data:2", 2), ("data:2,model:2", 4)])
+def test_the_heads_float32_logits_take_a_256th_of_each_devices_memory(mesh, devices, monkeypatch):
+    monkeypatch.setattr(memory, "device_bytes", lambda _: 64 * 2**30)
+    assert memory.head_logits(make_mesh(mesh)) * 4 / devices == 2**28
+
+
+def test_streaming_keeps_a_quarter_of_the_memory(monkeypatch):
+    monkeypatch.setattr(memory, "device_bytes", lambda _: 64 * 2**30)
+    assert memory.streamed_bytes() == 16 * 2**30
