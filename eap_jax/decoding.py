@@ -24,6 +24,10 @@ from eap_jax.transformer import Transformer
 # Most steps of one call of `decode`: after so many the host hears of the answers that ended.
 STEPS = 64
 
+# On a GPU, the compiler would join the projections of one read into a product, and the joined
+# weights of all layers, made before the loop, would be a second copy of a quarter of the model.
+_COMPILER = {"xla_gpu_dot_merger_threshold_mb": "0"}
+
 _SLOT_MULTIPLE = 16
 _FINE = 1024
 
@@ -112,7 +116,10 @@ def prefill(
 
 
 @functools.partial(
-    jax.jit, static_argnames=("config", "sampling", "layout"), donate_argnames="caches"
+    jax.jit,
+    static_argnames=("config", "sampling", "layout"),
+    donate_argnames="caches",
+    compiler_options=_COMPILER,
 )
 def decode(
     layers: dict,
