@@ -169,8 +169,10 @@ class Slots:
 
     def start(self, wanted: int) -> Decoded:
         """Begin to decode until `wanted` rows are done; returns at once."""
-        arrays = (self._last_B, self._start_B, self._left_B, self._wrapped(self._keys_B))
-        rows = Rows(**dict(zip(Rows.__dataclass_fields__, self._placed(arrays), strict=True)))
+        last_B, start_B, left_B, keys_B = self._placed(
+            (self._last_B, self._start_B, self._left_B, self._wrapped(self._keys_B))
+        )
+        rows = Rows(last_B=last_B, start_B=start_B, left_B=left_B, keys_B=keys_B)
         decoded = decode(
             self._layers, tuple(self._caches), rows, self._slot, wanted, **self._static
         )
