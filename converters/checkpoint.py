@@ -105,6 +105,11 @@ def load_ends(
     return found
 
 
+def saved_dtype(directory: str | Path, name: str) -> np.dtype:
+    """Dtype of a parameter outside the blocks, without reading it."""
+    return np.dtype(_saved_leaves(end_path(directory, name))[name].dtype)
+
+
 def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings=None):
     """One layer's parameters: numpy, or jax arrays where `shardings` (without L) say so."""
     return _load_group(block_path(directory, layer), block_axes(config), config, shardings)

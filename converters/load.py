@@ -21,14 +21,19 @@ from eap_jax.parameters import parameter_axes, parameter_shapes
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A model in memory: its shape, and parameters in the tree of `parameters.parameter_axes`."""
+    """A model in memory: its shape, and parameters in the tree of `parameters.parameter_axes`, or
+    with separate layers (`parameters.separate_layers`)."""
 
     config: ModelConfig
     params: dict[str, Any]
 
 
 def load_checkpoint(
-    path: str | Path, *, dtype: str | None = None, shardings: dict[str, Any] | None = None
+    path: str | Path,
+    *,
+    dtype: str | None = None,
+    shardings: dict[str, Any] | None = None,
+    separate: bool = False,
 ) -> Checkpoint:
     """Load a Hugging Face or converted (Orbax) checkpoint.
 
@@ -37,6 +42,7 @@ def load_checkpoint(
       dtype: cast the weights to this, or None to keep the checkpoint's.
       shardings: a NamedSharding for every parameter (`sharding.parameter_shardings`), or None for
         the default device. Each tensor goes straight to its shards, a layer at a time.
+      separate: layers as separate arrays, as generation wants them; `shardings` then too.
 
     Raises:
       CheckpointError: no such directory, or its contents do not fit; the message says which.
@@ -48,14 +54,21 @@ def load_checkpoint(
     if shardings is None:
         here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         shardings = jax.tree.map(lambda _: here, parameter_axes(config))
+        if separate:
+            shardings["blocks"] = (shardings["blocks"],) * config.num_layers
     groups = _orbax_groups(path, config) if orbax.is_orbax(path) else _hf_groups(path, config)
-    params: dict[str, Any] = {"blocks": {}}
+    blocks = tuple({} for _ in range(config.num_layers)) if separate else {}
+    params: dict[str, Any] = {"blocks": blocks}
     shapes = parameter_shapes(config)
     for layer, group in groups:
         for name, tensor in group.items():
             tensor = tensor if dtype is None else tensor.astype(jnp.dtype(dtype))
             if layer is None:
                 params[name] = jax.device_put(tensor, shardings[name])
+                continue
+            if separate:
+                sharding = shardings["blocks"][layer][name]
+                params["blocks"][layer][name] = jax.device_put(tensor, sharding)
                 continue
             stack, sharding = params["blocks"], shardings["blocks"][name]
             if name not in stack:
@@ -67,6 +80,23 @@ def load_checkpoint(
                 )
             stack[name] = _insert(sharding)(stack[name], tensor, layer)
     return Checkpoint(config=config, params=params)
+
+
+def checkpoint_dtype(path: str | Path) -> str:
+    """Dtype of a checkpoint's embedding, in which its activations are computed when it is loaded
+    as it is; read from the files, since config.json is often wrong about it.
+
+    Raises:
+      CheckpointError: as `load_checkpoint`, as far as this looks.
+    """
+    path = Path(path)
+    config = read_config(path)
+    if orbax.is_orbax(path):
+        return orbax.saved_dtype(path, "embed").name
+    with open_weights(path) as reader:
+        mapping.check_complete(config, reader, path)
+        (entry,) = (entry for entry in mapping.table(config) if entry.name == "embed")
+        return reader.dtype(entry.hf_name).name
 
 
 def checkpoint_hash(path: str | Path) -> str:

@@ -8,7 +8,7 @@ What to import, one module a line; importing the package itself loads none of th
   batching      Text, pad_into_batches, in_order: texts to batches, and results back in their order
   attribution   attribute, attribute_prefixes: scores of all edges in one jitted pass
   streaming     attribute_streamed, Weights: the same, layer by layer, for models beyond the memory
-  generation    generate, Sampling: answers to prompts, greedy or sampled
+  generation    generate, finished, Sampling: answers to prompts, greedy or sampled
   graph         writer_names, reader_names, edge_mask, parse_edge, to_block: the edges (numpy only)
   ablation      cut_losses: what cutting an edge really does to the loss
   circuit       circuit_losses: the loss when only some edges are kept
@@ -20,5 +20,6 @@ What to import, one module a line; importing the package itself loads none of th
 
 Inside these: attention (attend), layers (rms_norm, linear), block (Block, Layer: one layer in four
 stages), backward (block_gradients), steps (forward_step, backward_step: the attribution pass cut at
-its layers), checks (check_array: assertions on arguments).
+its layers), sampling (choose), decoding (prefill, decode: the compiled programs of generation),
+slots (Slots: a batch at work), checks (check_array: assertions on arguments).
 """

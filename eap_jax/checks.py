@@ -47,10 +47,21 @@ def check_array(name: str, array: jax.Array, axes: str, kind: type, **sizes: int
 
 
 def check_parameters(params: dict, config: ModelConfig) -> None:
-    """Assert that a parameter tree has the names and shapes that the configuration declares."""
+    """Assert that a parameter tree, its layers stacked, has the declared names and shapes."""
     check_named("params", params, {**end_axes(config), "blocks": None}, config)
     blocks = {name: "L" + axes for name, axes in block_axes(config).items()}
     check_named("params['blocks']", params["blocks"], blocks, config)
+
+
+def check_separate(params: dict, config: ModelConfig) -> None:
+    """Assert the same of a tree whose layers are separate (`parameters.separate_layers`)."""
+    check_named("params", params, {**end_axes(config), "blocks": None}, config)
+    if len(params["blocks"]) != config.num_layers:
+        raise ValueError(
+            f"params['blocks']: expected {config.num_layers} layers, found {len(params['blocks'])}"
+        )
+    for layer, block in enumerate(params["blocks"]):
+        check_named(f"params['blocks'][{layer}]", block, block_axes(config), config)
 
 
 def check_named(

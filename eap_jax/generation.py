@@ -1,76 +1,42 @@
-"""Text generation: a prefill of the prompts, then jitted decoding with a key/value cache.
+"""Answers to prompts, in batches whose finished rows are refilled with waiting prompts.
 
-Prompts are padded on the left, so that all rows write to the same slot of the cache at the same
-step. A full cache grows by half, so a step never reads many more slots than the texts fill, and only
-few cache sizes are compiled. A row's sampled tokens depend on the key, the row's number and its own
-text, not on the other rows.
+A batch decodes some rows together (decoding.py). Once several of its answers have ended, as many
+waiting prompts are prefilled and take their rows, so one long answer holds one row, not a batch. The
+longest prompts come first: a later one always fits before the present slot. Slots that no text needs
+any more are dropped when the cache is full; it grows or shrinks along the ladder of
+`decoding.ladder`. When no prompt waits, a batch with few answers left goes on with fewer rows.
+
+An answer depends on the prompt, the row's key and the model, not on rows, order, batch or mesh (but
+for equally likely tokens within rounding).
 """
 
-import dataclasses
 import functools
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eap_jax.block import Block, Cache, Places
-from eap_jax.checks import check_parameters
+from eap_jax.checks import check_parameters, check_separate
 from eap_jax.config import ModelConfig
-from eap_jax.transformer import Transformer
+from eap_jax.decoding import ladder
+from eap_jax.parameters import separate_layers
+from eap_jax.sampling import Sampling
+from eap_jax.sharding import decoding_layout, mesh_of
+from eap_jax.slots import Prompt, Slots
 
-# Prompts and caches are rounded up to this many slots, to share compiled programs.
-_SLOT_MULTIPLE = 16
-_FIRST_SEGMENT = 64
+__all__ = ["Sampling", "finished", "generate"]
 
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sampling:
-    """How the next token is chosen.
-
-    Attributes:
-      max_new_tokens: most tokens generated a prompt.
-      stop_tokens: ids that end a response; the response includes the one it ends with.
-      temperature: 0 is greedy (the first of equally likely tokens); otherwise logits are divided
-        by it.
-      top_p: sample from the smallest set of tokens whose probability reaches this (nucleus
-        sampling, Holtzman et al. 2020); 1 keeps all.
-
-    Raises:
-      ValueError: a field is out of range.
-    """
-
-    max_new_tokens: int
-    stop_tokens: tuple[int, ...] = ()
-    temperature: float = 0.0
-    top_p: float = 1.0
-
-    def __post_init__(self):
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens: expected at least 1, found {self.max_new_tokens}")
-        if not self.temperature >= 0:
-            raise ValueError(f"temperature: expected at least 0, found {self.temperature}")
-        if not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p: expected a number in (0, 1], found {self.top_p}")
-
-
-@flax.struct.dataclass(kw_only=True)
-class _Rows:
-    """What stays the same of each row: its first used slot, and its PRNG key."""
-
-    start_B: jax.Array
-    keys_B: jax.Array
-
-
-@flax.struct.dataclass(kw_only=True)
-class _State:
-    """Decoding in progress: `slot` is where the newest token, `last_B`, goes."""
-
-    slot: jax.Array
-    last_B: jax.Array
-    done_B: jax.Array
-    caches: tuple[Cache, ...]
+# Rows are refilled in groups of 1 / _REFILL of a batch: a prefill of few tokens costs a GPU as much
+# as a decoding step of all rows, a free row costs its part of every step.
+_REFILL = 8
+# Prompt tokens, padding included, that go through the model at once, a device of the data axis.
+_PREFILL_TOKENS = 4096
+# Once this share of a batch's rows is at work and no prompt waits, it goes on with so many rows ...
+_SHARE = 4
+# ... but not with fewer than these: a step then costs reading the weights, however few the rows.
+_FEWEST_ROWS = 8
 
 
 def generate(
@@ -80,202 +46,149 @@ def generate(
     config: ModelConfig,
     sampling: Sampling,
     key: jax.Array | None = None,
+    rows: int | None = None,
+    limits: Sequence[int] | None = None,
 ) -> list[list[int]]:
-    """Responses to a batch of prompts.
+    """Responses to prompts, in their order; see `finished`."""
+    found = dict(
+        finished(
+            params, prompts, config=config, sampling=sampling, key=key, rows=rows, limits=limits
+        )
+    )
+    return [found[number] for number in range(len(prompts))]
+
+
+def finished(
+    params: dict,
+    prompts: Sequence[Sequence[int]],
+    *,
+    config: ModelConfig,
+    sampling: Sampling,
+    key: jax.Array | None = None,
+    rows: int | None = None,
+    limits: Sequence[int] | None = None,
+) -> Iterator[tuple[int, list[int]]]:
+    """Responses to prompts as they are finished.
 
     Args:
-      params: parameters in the structure of `parameters.parameter_axes`.
+      params: parameters in the structure of `parameters.parameter_axes`, or with separate layers
+        (`parameters.separate_layers`), which saves a second copy of them. Placed on a mesh, they
+        bring it with them: rows are split over its data axis.
       prompts: token ids of each prompt, at least one each; lengths may differ.
       config: the model.
       sampling: how to choose tokens and when to stop.
-      key: a PRNG key for the whole batch, or an array of one key a prompt; needed unless greedy.
+      key: a PRNG key for all, or an array of one key a prompt; needed unless greedy.
+      rows: prompts decoded together, or None for all; rounded up to a multiple of the data axis.
+      limits: most new tokens of each prompt, or None for `sampling.max_new_tokens`.
 
-    Returns:
-      Token ids of each response, without the prompt, ending with a stop token or cut after
-      `max_new_tokens`.
+    Yields:
+      (place of the prompt, token ids of its response without the prompt, ending with a stop token
+      or cut at its limit). The next tokens are being computed while the caller is at work.
 
     Raises:
       ValueError: no prompts, an empty prompt, an id outside the vocabulary, sampling without a
-        key or with another number of keys than prompts, or a parameter of another shape.
+        key or with another number of keys than prompts, a limit out of range, no row, or a
+        parameter of another shape.
     """
-    check_parameters(params, config)
+    if isinstance(params["blocks"], tuple):
+        check_separate(params, config)
+    else:
+        check_parameters(params, config)
     _check_prompts(prompts, config)
     if key is None and sampling.temperature > 0:
         raise ValueError("sampling with a temperature needs a key")
-    num_rows = len(prompts)
-    if key is not None and key.shape not in ((), (num_rows,)):
-        raise ValueError(f"key: expected one, or one a prompt [B={num_rows}], found {key.shape}")
-    if key is None:
-        key = jax.random.key(0)
-    keys_B = (
-        key
-        if key.ndim
-        else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(num_rows))
+    count = len(prompts)
+    if key is not None and key.shape not in ((), (count,)):
+        raise ValueError(f"key: expected one, or one a prompt [{count}], found {key.shape}")
+    if rows is not None and rows < 1:
+        raise ValueError(f"rows: expected at least 1, found {rows}")
+    most = sampling.max_new_tokens
+    if limits is not None and (
+        len(limits) != count or not all(1 <= limit <= most for limit in limits)
+    ):
+        raise ValueError(f"limits: expected one from 1 to {most} for each of {count} prompts")
+    key = jax.random.key(0) if key is None else key
+    keys_P = (
+        key if key.ndim else jax.vmap(functools.partial(jax.random.fold_in, key))(jnp.arange(count))
     )
-    width = _round_up(max(map(len, prompts)))
-    tokens_BT = np.zeros((num_rows, width), np.int32)
-    for row, prompt in zip(tokens_BT, prompts, strict=True):
-        row[width - len(prompt) :] = prompt
-    start_B = np.asarray([width - len(prompt) for prompt in prompts], np.int32)
-
-    capacity = width + min(_round_up(sampling.max_new_tokens), _FIRST_SEGMENT)
-    rows = _Rows(start_B=start_B, keys_B=keys_B)
-    state = _prefill(params, tokens_BT, rows, config=config, sampling=sampling, capacity=capacity)
-    responses_BT = [np.asarray(state.last_B)[:, None]]
-    left = sampling.max_new_tokens - 1
-    while left > 0 and not bool(state.done_B.all()):
-        # The newest token is not yet in the cache, so a full cache has room for no step.
-        steps = min(left, capacity - int(state.slot))
-        if steps == 0:
-            capacity = _round_up(min(capacity + capacity // 2, capacity + left))
-            state = _grow(state, capacity)
-            continue
-        state, new_TB = _decode(params, state, rows, steps, config=config, sampling=sampling)
-        responses_BT.append(np.asarray(new_TB).T[:, :steps])
-        left -= steps
-    return [_cut(row, sampling) for row in np.concatenate(responses_BT, axis=1).tolist()]
-
-
-@functools.partial(jax.jit, static_argnames=("config", "sampling", "capacity"))
-def _prefill(
-    params: dict,
-    tokens_BT: jax.Array,
-    rows: _Rows,
-    *,
-    config: ModelConfig,
-    sampling: Sampling,
-    capacity: int,
-) -> _State:
-    """State after the prompts and the first generated token, its caches of `capacity` slots."""
-    num_rows, width = tokens_BT.shape
-    empty = jnp.zeros(
-        (num_rows, config.num_kv_heads, capacity, config.head_dim), params["embed"].dtype
-    )
-    caches = (Cache(k_BKSH=empty, v_BKSH=empty),) * config.num_layers
-    places = Places.of_slots(config, jnp.arange(width), capacity, rows.start_B, whole=True)
-    logits_BV, caches = _extend(_unstack(params, config), tokens_BT, places, caches, config)
-    last_B = _choose(logits_BV, rows.keys_B, width - rows.start_B, sampling)
-    return _State(
-        slot=jnp.int32(width), last_B=last_B, done_B=_stops(last_B, sampling), caches=caches
-    )
-
-
-@functools.partial(jax.jit, static_argnames=("config", "sampling"), donate_argnames="state")
-def _decode(
-    params: dict,
-    state: _State,
-    rows: _Rows,
-    steps: jax.Array,
-    *,
-    config: ModelConfig,
-    sampling: Sampling,
-) -> tuple[_State, jax.Array]:
-    """Up to `steps` more tokens, or fewer once all rows are done.
-
-    Returns:
-      the new state, and the tokens [slots of the cache, B], of which the first `steps` are valid.
-    """
-    capacity = state.caches[0].k_BKSH.shape[2]
-    layers = _unstack(params, config)
-
-    def unfinished(carry):
-        step, state, _ = carry
-        return (step < steps) & ~state.done_B.all()
-
-    def advance(carry):
-        step, state, tokens_TB = carry
-        places = Places.of_slots(config, state.slot[None], capacity, rows.start_B, whole=False)
-        logits_BV, caches = _extend(layers, state.last_B[:, None], places, state.caches, config)
-        new_B = _choose(logits_BV, rows.keys_B, state.slot + 1 - rows.start_B, sampling)
-        tokens_TB = jax.lax.dynamic_update_index_in_dim(tokens_TB, new_B, step, 0)
-        state = _State(
-            slot=state.slot + 1,
-            last_B=new_B,
-            done_B=state.done_B | _stops(new_B, sampling),
-            caches=caches,
+    data_P = np.asarray(jax.random.key_data(keys_P))
+    # The longest first: a later one then has room before the slot of the present.
+    order = sorted(range(count), key=lambda number: (-len(prompts[number]), number))
+    waiting = deque(
+        Prompt(
+            number=number,
+            tokens=prompts[number],
+            limit=limits[number] if limits is not None else most,
+            key=data_P[number],
         )
-        return step + 1, state, tokens_TB
-
-    tokens_TB = jnp.zeros((capacity, state.last_B.shape[0]), jnp.int32)
-    _, state, tokens_TB = jax.lax.while_loop(unfinished, advance, (jnp.int32(0), state, tokens_TB))
-    return state, tokens_TB
-
-
-@functools.partial(jax.jit, static_argnames="capacity")
-def _grow(state: _State, capacity: int) -> _State:
-    """The same state, its caches with `capacity` slots."""
-    room = [(0, 0), (0, 0), (0, capacity - state.caches[0].k_BKSH.shape[2]), (0, 0)]
-    return state.replace(caches=jax.tree.map(lambda leaf: jnp.pad(leaf, room), state.caches))
-
-
-def _unstack(params: dict, config: ModelConfig) -> dict:
-    """Parameters with the blocks as a list: sliced once, not in every step of the decoding loop."""
-    blocks = [
-        jax.tree.map(lambda leaf, layer=layer: leaf[layer], params["blocks"])
-        for layer in range(config.num_layers)
-    ]
-    return params | {"blocks": blocks}
+        for number in order
+    )
+    mesh = mesh_of(params["embed"])
+    layout = None if mesh is None else decoding_layout(config, mesh)
+    ways = layout.ways if layout else 1
+    slots = Slots(
+        separate_layers(params),
+        config=config,
+        sampling=sampling,
+        layout=layout,
+        rows=_multiple(min(rows or count, count), ways),
+        most=ladder(len(waiting[0].tokens)) + max(prompt.limit for prompt in waiting),
+        keys=keys_P,
+    )
+    return _in_turn(slots, waiting, ways)
 
 
-def _extend(
-    layers: dict,
-    tokens_BT: jax.Array,
-    places: Places,
-    caches: tuple[Cache, ...],
-    config: ModelConfig,
-) -> tuple[jax.Array, tuple[Cache, ...]]:
-    """Run new tokens through all layers: (logits of the last one [B, V], caches)."""
-    ends = {name: leaf for name, leaf in layers.items() if name != "blocks"}
-    model = functools.partial(Transformer(config).apply, {"params": ends})
-    stream_BTD = model(tokens_BT, method=Transformer.embed)
-    windows = config.layer_windows or (None,) * config.num_layers
-    grown = []
-    for block_params, cache, window in zip(layers["blocks"], caches, windows, strict=True):
-        stream_BTD, cache = Block(config).apply(
-            {"params": block_params}, stream_BTD, places, cache, window, method=Block.extend
-        )
-        grown.append(cache)
-    return model(stream_BTD[:, -1], method=Transformer.unembed), tuple(grown)
+def _in_turn(slots: Slots, waiting: deque[Prompt], ways: int) -> Iterator[tuple[int, list[int]]]:
+    """Refill, decode and collect in turn until nothing is left."""
+    group = _multiple(-(-slots.rows // _REFILL), ways)
+    ended: list[int] = []
+    while waiting or slots.at_work:
+        ended += _fill(slots, waiting, group, ways)
+        under_way = None
+        if slots.at_work:
+            slots.make_room(ladder(len(waiting[0].tokens)) if waiting else 0)
+            if waiting:
+                wanted = min(group, len(waiting))
+            else:
+                fewer = _fewer_rows(slots, ways)
+                wanted = slots.rows - fewer if slots.at_work > fewer else slots.rows
+            under_way = slots.start(wanted)
+        for number in ended:
+            yield number, slots.answers.pop(number)
+        ended = [] if under_way is None else slots.collect(under_way)
+    for number in ended:
+        yield number, slots.answers.pop(number)
 
 
-def _choose(
-    logits_BV: jax.Array, keys_B: jax.Array, position_B: jax.Array, sampling: Sampling
-) -> jax.Array:
-    """Next token of each row, int32 [B]; the randomness is a function of row key and position."""
-    logits_BV = logits_BV.astype(jnp.float32)
-    if sampling.temperature == 0:
-        return jnp.argmax(logits_BV, axis=-1).astype(jnp.int32)
-    logits_BV = logits_BV / sampling.temperature
-    if sampling.top_p < 1:
-        logits_BV = _nucleus(logits_BV, sampling.top_p)
-    step_keys_B = jax.vmap(jax.random.fold_in)(keys_B, position_B)
-    return jax.vmap(jax.random.categorical)(step_keys_B, logits_BV).astype(jnp.int32)
+def _fill(slots: Slots, waiting: deque[Prompt], group: int, ways: int) -> list[int]:
+    """Bring waiting prompts into free rows; returns numbers of answers of one token."""
+    ended = []
+    while waiting:
+        together = group
+        if not slots.at_work:
+            width = ladder(len(waiting[0].tokens))
+            if slots.rows * width <= _PREFILL_TOKENS * ways:
+                together = slots.rows
+        if slots.rows - slots.at_work < min(group, len(waiting)):
+            break
+        room = min(slots.vacancies(together), len(waiting))
+        entering = [waiting.popleft() for _ in range(room)]
+        ended += slots.enter(entering, together)
+    return ended
 
 
-def _nucleus(logits_BV: jax.Array, top_p: float) -> jax.Array:
-    """Logits with -inf outside the smallest set of tokens whose probability reaches `top_p`."""
-    order_BV = jnp.argsort(logits_BV, axis=-1, descending=True)
-    sorted_BV = jnp.take_along_axis(jax.nn.softmax(logits_BV, axis=-1), order_BV, axis=-1)
-    kept_BV = jnp.cumsum(sorted_BV, axis=-1) - sorted_BV < top_p
-    rows_B1 = jnp.arange(logits_BV.shape[0])[:, None]
-    kept_BV = jnp.zeros_like(kept_BV).at[rows_B1, order_BV].set(kept_BV)
-    return jnp.where(kept_BV, logits_BV, -jnp.inf)
+def _fewer_rows(slots: Slots, ways: int) -> int:
+    """Give up rows that no prompt will need; returns the next smaller number of rows."""
+    while True:
+        rows = slots.rows
+        fewer = min(rows, max(rows // _SHARE, _FEWEST_ROWS) // ways * ways)
+        if slots.at_work > fewer or fewer == rows or not slots.compact(fewer):
+            return fewer
 
 
-def _stops(tokens_B: jax.Array, sampling: Sampling) -> jax.Array:
-    return jnp.isin(tokens_B, jnp.asarray(sampling.stop_tokens, jnp.int32))
-
-
-def _cut(tokens: list[int], sampling: Sampling) -> list[int]:
-    """The response up to and including its first stop token."""
-    for index, token in enumerate(tokens):
-        if token in sampling.stop_tokens:
-            return tokens[: index + 1]
-    return tokens
-
-
-def _round_up(slots: int) -> int:
-    return -(-slots // _SLOT_MULTIPLE) * _SLOT_MULTIPLE
+def _multiple(rows: int, ways: int) -> int:
+    """The next multiple of `ways`, at least one."""
+    return max(1, -(-rows // ways)) * ways
 
 
 def _check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> None:

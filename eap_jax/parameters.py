@@ -55,3 +55,22 @@ def parameter_shapes(config: ModelConfig) -> dict:
 def head_name(config: ModelConfig) -> str:
     """Which parameter holds the output head."""
     return "embed" if config.tied_embeddings else "head"
+
+
+def separate_layers(params: dict) -> dict:
+    """The same parameters with `blocks` a tuple of one dictionary a layer, as generation wants them.
+
+    Stacked parameters are cut into separate arrays, a second copy of the blocks; parameters that are
+    separate already are returned as they are.
+    """
+    if isinstance(params["blocks"], tuple):
+        return params
+    return params | {"blocks": _cut(params["blocks"])}
+
+
+@jax.jit
+def _cut(blocks: dict) -> tuple[dict, ...]:
+    layers = len(next(iter(blocks.values())))
+    return tuple(
+        jax.tree.map(lambda leaf, layer=layer: leaf[layer], blocks) for layer in range(layers)
+    )

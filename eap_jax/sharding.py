@@ -12,7 +12,13 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eap_jax.config import ModelConfig
-from eap_jax.parameters import parameter_axes, parameter_shapes
+from eap_jax.parameters import (
+    axis_sizes,
+    block_axes,
+    end_axes,
+    parameter_axes,
+    parameter_shapes,
+)
 
 MESH_AXES = ("data", "model")
 _MESH_AXIS_OF = {"B": "data", "N": "model", "K": "model", "F": "model", "V": "model"}
@@ -59,8 +65,17 @@ def make_mesh(text: str = "", devices=None) -> Mesh:
     )
 
 
-def parameter_shardings(config: ModelConfig, mesh: Mesh) -> dict:
-    """One NamedSharding a parameter, in the structure of `parameters.parameter_axes`."""
+def parameter_shardings(config: ModelConfig, mesh: Mesh, *, separate: bool = False) -> dict:
+    """One NamedSharding a parameter, in the structure of `parameters.parameter_axes`, or separate
+    layers as `parameters.separate_layers` makes them."""
+    if separate:
+        sizes = axis_sizes(config)
+
+        def place(letters: str) -> NamedSharding:
+            return _sharding(letters, tuple(sizes[letter] for letter in letters), mesh)
+
+        block = jax.tree.map(place, block_axes(config))
+        return jax.tree.map(place, end_axes(config)) | {"blocks": (block,) * config.num_layers}
     return jax.tree.map(
         lambda letters, shape: _sharding(letters, shape, mesh),
         parameter_axes(config),
@@ -132,6 +147,47 @@ def layout(mesh: Mesh, length: int) -> Layout | None:
         stream=NamedSharding(mesh, PartitionSpec("data")),
         writes=NamedSharding(mesh, PartitionSpec("data", None, places)),
     )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DecodingLayout:
+    """Where generation keeps its arrays on a mesh: rows split over `data`, heads over `model`.
+
+    Attributes:
+      rows: of arrays [B, ...].
+      cache: of keys and values [B, K, S, H].
+    """
+
+    rows: NamedSharding
+    cache: NamedSharding
+
+    @property
+    def ways(self) -> int:
+        """Parts that the rows are divided into."""
+        return self.rows.mesh.shape["data"]
+
+    def place_caches(self, caches):
+        """Caches of all layers inside a compiled program, placed as `cache` says."""
+        return jax.tree.map(lambda leaf: jax.lax.with_sharding_constraint(leaf, self.cache), caches)
+
+
+def decoding_layout(config: ModelConfig, mesh: Mesh) -> DecodingLayout | None:
+    """Layout of generation on a mesh; None on one device, where there is nothing to place."""
+    if mesh.size == 1:
+        return None
+    heads = "model" if config.num_kv_heads % mesh.shape["model"] == 0 else None
+    return DecodingLayout(
+        rows=NamedSharding(mesh, PartitionSpec("data")),
+        cache=NamedSharding(mesh, PartitionSpec("data", heads)),
+    )
+
+
+def mesh_of(array: jax.Array) -> Mesh | None:
+    """The mesh of (data, model) that an array was put on, or None if on none."""
+    sharding = getattr(array, "sharding", None)
+    if isinstance(sharding, NamedSharding) and tuple(sharding.mesh.axis_names) == MESH_AXES:
+        return sharding.mesh
+    return None
 
 
 def _sharding(letters: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:

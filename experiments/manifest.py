@@ -9,6 +9,7 @@ from pathlib import Path
 
 from experiments import store
 from experiments.scoring.cells import Cell
+from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy
 
 _PACKAGES = (
@@ -39,6 +40,10 @@ def write(opened: OpenStudy, cells: list[Cell], seconds: float) -> None:
             "responses": None if study.responses is None else str(study.responses),
             "imported": imported,
             "numerics": study.numerics,
+            "precision": {
+                "answers": opened.answer_dtypes,
+                "scores": weight_dtype(study.numerics),
+            },
             "mesh": study.mesh or "data:1,model:1",
             "batch_tokens": study.batch_tokens,
             "models": {side: dataclasses.asdict(found) for side, found in opened.configs.items()},

@@ -17,7 +17,7 @@ import jax
 from absl import flags
 
 from experiments import child_python
-from experiments.bench import growth, measure, streamed
+from experiments.bench import growth, measure, mixed_answers, streamed
 from experiments.bench.programs import PRESETS, has_torch, random_batch
 from experiments.binary import run_main
 from experiments.errors import InputError
@@ -25,14 +25,16 @@ from experiments.errors import InputError
 
 def main(_) -> None:
     preset = PRESETS[flags.FLAGS.preset]
-    if flags.FLAGS.growth and flags.FLAGS.preset == "7b":
-        raise InputError("growth: a preset that fits in memory is needed, found 7b")
+    if (flags.FLAGS.growth or flags.FLAGS.answers) and flags.FLAGS.preset == "7b":
+        raise InputError("growth, answers: a preset that fits in memory is needed, found 7b")
     if flags.FLAGS.stream_from:
         figures = streamed.stream_once(Path(flags.FLAGS.stream_from), random_batch(preset))
     elif flags.FLAGS.preset == "7b":
         again = child_python.command("-m", "experiments.bench", "--preset=7b", "--stream_from")
         scratch = Path(flags.FLAGS.scratch)
         figures = streamed.bench_streamed(preset.config, scratch, again)
+    elif flags.FLAGS.answers:
+        figures = mixed_answers.bench_answers(preset, flags.FLAGS.repeats)
     elif flags.FLAGS.growth:
         figures = growth.growth(preset, flags.FLAGS.repeats)
     else:
@@ -52,6 +54,7 @@ def define_flags() -> None:
         "stream_from", None, "Only attribute the preset's batch from this checkpoint."
     )
     flags.DEFINE_bool("growth", False, "Only how time and memory grow with tokens and layers.")
+    flags.DEFINE_bool("answers", False, "Only decoding a workload of mixed lengths.")
     flags.DEFINE_integer("repeats", 5, "Measured runs of each program.", lower_bound=1)
 
 

@@ -121,3 +121,36 @@ def generate(model, prompts_BT: np.ndarray, new_tokens: int) -> np.ndarray:
             min_new_tokens=new_tokens, do_sample=False, pad_token_id=0,
         )  # fmt: skip
     return whole[:, tokens.shape[1] :].numpy()
+
+
+def generate_mixed(model, prompts: list[list[int]], lengths: list[int]) -> list[list[int]]:
+    """Greedy continuations of unequal prompts by transformers' own `generate`.
+
+    Args:
+      model: from `torch_model`.
+      prompts: token ids, padded on the left here.
+      lengths: tokens after which each row is done; the others go on.
+
+    Returns:
+      ids of each row, at least as many as its length.
+    """
+    import torch
+
+    width = max(map(len, prompts))
+    tokens = torch.zeros((len(prompts), width), dtype=torch.long)
+    mask = torch.zeros_like(tokens)
+    for row, prompt in enumerate(prompts):
+        tokens[row, width - len(prompt) :] = torch.tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    ends = width + torch.tensor(lengths)
+
+    def done(ids, _, **__):
+        return ids.shape[1] >= ends
+
+    with torch.no_grad():
+        whole = model.generate(
+            tokens, attention_mask=mask, max_new_tokens=max(lengths), do_sample=False,
+            pad_token_id=0, eos_token_id=None,
+            stopping_criteria=transformers.StoppingCriteriaList([done]),
+        )  # fmt: skip
+    return whole[:, width:].tolist()

@@ -71,16 +71,15 @@ def sample_rollouts(
     )
     key = jax.random.fold_in(jax.random.key(seed), round_number)
     keys = jax.random.split(key, len(prompts))
-    responses = []
-    for first in range(0, len(prompts), _DECODED_TOGETHER):
-        part = slice(first, first + _DECODED_TOGETHER)
-        responses += generate(
-            params, prompts[part], config=config, sampling=sampling, key=keys[part]
-        )
-    responses = [
-        response[: MAX_LENGTH + 1 - len(prompt)]
-        for prompt, response in zip(prompts, responses, strict=True)
-    ]
+    responses = generate(
+        params,
+        prompts,
+        config=config,
+        sampling=sampling,
+        key=keys,
+        rows=_DECODED_TOGETHER,
+        limits=[min(MAX_NEW_TOKENS, MAX_LENGTH + 1 - len(prompt)) for prompt in prompts],
+    )
     return _graded(problems, prompts, responses, tokenizer)
 
 

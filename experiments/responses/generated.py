@@ -1,25 +1,32 @@
-"""One model's answers to questions: generated in batches, graded, and saved after every batch.
+"""One model's answers to questions: generated, graded, and saved as they end.
 
-The file is append-only, one JSON line a question with the keys idx, question, gt, solution,
-prompt_tokens, answer_tokens, text, pred, score. A killed run continues with the questions that have
-no line yet; a line cut off by the kill is dropped and answered again.
+The file has one JSON line a question with the keys idx, question, gt, solution, prompt_tokens,
+answer_tokens, text, pred, score. Lines are appended in the order in which answers end; a killed run
+continues with the questions that have no line yet, and a line cut off by the kill is dropped and
+answered again. Once all are there, the lines are put in order (by length of the prompt, then idx),
+so the file does not tell how often it was killed.
 """
 
 import dataclasses
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 from tqdm import tqdm
 
 from converters.load import Checkpoint
-from eap_jax.generation import Sampling, generate
+from eap_jax.generation import Sampling, finished
+from experiments import store
 from experiments.errors import InputError
 from experiments.grading.grade import grade
 from experiments.responses.questions import Question
 from experiments.responses.tokenization import encode_prompt
+
+# How often what was saved is forced to the disk.
+_SYNC_SECONDS = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -54,7 +61,7 @@ def answer_questions(
     *,
     sampling: Sampling,
     path: Path,
-    batch_size: int,
+    rows: int,
     seed: int = 0,
     description: str = "answers",
 ) -> list[Answer]:
@@ -65,9 +72,9 @@ def answer_questions(
       questions: what to ask.
       prompt: text with the place `{question}`.
       sampling: how to decode.
-      path: the append-only file; existing lines are kept and not generated again.
-      batch_size: questions decoded together, chosen by similar prompt length.
-      seed: of sampling; a question's answer does not depend on its batch.
+      path: the file; existing lines are kept and not generated again.
+      rows: questions decoded together; an answer that ends makes room for the next question.
+      seed: of sampling; a question's answer does not depend on those beside it.
       description: label of the progress bar.
 
     Raises:
@@ -89,36 +96,50 @@ def answer_questions(
                 f"question {idx}: expected token ids below the model's vocabulary size "
                 f"{checkpoint.config.vocab_size}, found {max(tokens)}: the tokenizer is another's"
             )
-    open_questions.sort(key=lambda q: (len(prompts[q.idx]), q.idx))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    key = jax.random.key(seed)
-    progress = tqdm(total=len(questions), initial=len(done), desc=description, unit="answer")
-    tokens, begin = 0, time.perf_counter()
-    with progress, path.open("a", encoding="utf-8") as file:
-        for first in range(0, len(open_questions), batch_size):
-            batch = open_questions[first : first + batch_size]
-            keys = jax.vmap(lambda idx: jax.random.fold_in(key, idx))(
-                jax.numpy.asarray([question.idx for question in batch])
-            )
-            responses = generate(
-                checkpoint.params,
-                [prompts[question.idx] for question in batch],
-                config=checkpoint.config,
-                sampling=sampling,
-                key=keys,
-            )
-            answers = [
-                _graded(question, prompts[question.idx], response, tokenizer)
-                for question, response in zip(batch, responses, strict=True)
-            ]
-            file.write(format_answers(answers))
-            file.flush()
-            os.fsync(file.fileno())
-            done |= {answer.idx: answer for answer in answers}
-            tokens += sum(map(len, responses))
-            progress.update(len(batch))
-            progress.set_postfix_str(f"{tokens / (time.perf_counter() - begin):.0f} tokens/s")
+    if open_questions:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        key = jax.random.key(seed)
+        places = jax.numpy.asarray([question.idx for question in open_questions])
+        found = finished(
+            checkpoint.params,
+            [prompts[question.idx] for question in open_questions],
+            config=checkpoint.config,
+            sampling=sampling,
+            key=jax.vmap(lambda idx: jax.random.fold_in(key, idx))(places),
+            rows=rows,
+        )
+        progress = tqdm(total=len(questions), initial=len(done), desc=description, unit="answer")
+        with progress, path.open("a", encoding="utf-8") as file:
+            for answer in _saved(found, open_questions, prompts, tokenizer, file, progress):
+                done[answer.idx] = answer
+    settle(path)
     return [done[question.idx] for question in questions]
+
+
+def _saved(found, questions, prompts, tokenizer, file, progress) -> Iterator[Answer]:
+    """Each answer once its line is in the file: a kill loses none, a power cut those of a second."""
+    tokens, begin, synced = 0, time.perf_counter(), 0.0
+    for place, response in found:
+        question = questions[place]
+        answer = _graded(question, prompts[question.idx], response, tokenizer)
+        file.write(format_answers([answer]))
+        file.flush()
+        if time.perf_counter() - synced > _SYNC_SECONDS:
+            os.fsync(file.fileno())
+            synced = time.perf_counter()
+        tokens += len(response)
+        progress.update()
+        progress.set_postfix_str(f"{tokens / (time.perf_counter() - begin):.0f} tokens/s")
+        yield answer
+    os.fsync(file.fileno())
+
+
+def settle(path: Path) -> None:
+    """Put a file's lines in the order that all runs end with, unless they are."""
+    answers = read_answers(path)
+    ordered = sorted(answers, key=lambda answer: (len(answer.prompt_tokens), answer.idx))
+    if ordered != answers:
+        store.write_text(path, format_answers(ordered))
 
 
 def read_answers(path: Path, *, repair: bool = False) -> list[Answer]:

@@ -4,6 +4,8 @@ import dataclasses
 import hashlib
 import json
 
+import jax
+
 from eap_jax.generation import Sampling
 from experiments import store
 from experiments.errors import InputError
@@ -19,6 +21,7 @@ from experiments.responses.published_format import (
 )
 from experiments.responses.questions import load_questions
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.study.numerics import product_precision
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import SIDES, Side
 
@@ -93,7 +96,7 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             "prompt": study.pair.prompt,
             "max_new_tokens": study.pair.max_new_tokens,
             "stop_tokens": stops,
-            "numerics": study.numerics,
+            "dtypes": opened.answer_dtypes,
             "questions": {
                 "number": len(questions),
                 "sha256": _digest(json.dumps([dataclasses.astuple(q) for q in questions])),
@@ -103,18 +106,22 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
     given = {}
     for side in SIDES:
         if {question.idx for question in questions} <= {answer.idx for answer in saved[side]}:
+            generated.settle(paths[side])
             given[side] = generated.select_answers(saved[side], questions)
             continue
-        given[side] = generated.answer_questions(
-            opened.load(side),
-            load_tokenizer(opened.checkpoints[side]),
-            questions,
-            study.pair.prompt,
-            sampling=Sampling(max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]),
-            path=paths[side],
-            batch_size=study.batch_answers,
-            description=f"{dataset} {side}: answer",
-        )
+        with jax.default_matmul_precision(product_precision(opened.answer_dtypes[side])):
+            given[side] = generated.answer_questions(
+                opened.load_to_answer(side),
+                load_tokenizer(opened.checkpoints[side]),
+                questions,
+                study.pair.prompt,
+                sampling=Sampling(
+                    max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]
+                ),
+                path=paths[side],
+                rows=study.batch_answers,
+                description=f"{dataset} {side}: answer",
+            )
     return given
 
 

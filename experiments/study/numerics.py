@@ -1,4 +1,7 @@
-"""In what precision scores are computed, and the published program's running sum.
+"""In what precision answers and scores are computed, and the published program's running sum.
+
+Answers are generated in the checkpoint's own dtype, whatever the numerics: it is the model that its
+users ask, and at 7B it is half the memory. The numerics below are those of scores.
 
 float32     weights, activations and scores in float32, matrix products at full precision.
 bfloat16    weights and activations in bfloat16, each sample's scores summed in float32.
@@ -23,10 +26,14 @@ def weight_dtype(numerics: Numerics) -> str:
     return "float32" if numerics == "float32" else "bfloat16"
 
 
+def product_precision(dtype: str) -> str:
+    """JAX's name for exact matrix products: GPUs round float32 operands unless told not to."""
+    return "highest" if dtype == "float32" else "default"
+
+
 def use_numerics(numerics: Numerics) -> None:
-    """Set JAX's matrix-product precision: GPUs round float32 operands unless told not to."""
-    precision = "highest" if numerics == "float32" else "default"
-    jax.config.update("jax_default_matmul_precision", precision)
+    """Set the precision of matrix products."""
+    jax.config.update("jax_default_matmul_precision", product_precision(numerics))
 
 
 def reported_scores(scores_nWR: np.ndarray, numerics: Numerics) -> np.ndarray:

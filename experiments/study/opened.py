@@ -14,7 +14,7 @@ from pathlib import Path
 import jax
 
 from converters.hf_config import read_config
-from converters.load import Checkpoint, checkpoint_hash, load_checkpoint
+from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
 from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
@@ -36,6 +36,7 @@ class OpenStudy:
       checkpoints: local directory of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
+      answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
       mesh: devices.
     """
 
@@ -43,8 +44,11 @@ class OpenStudy:
     checkpoints: dict[Side, Path]
     configs: dict[Side, ModelConfig]
     hashes: dict[Side, str]
+    answer_dtypes: dict[Side, str]
     mesh: jax.sharding.Mesh
-    _loaded: dict[Side, Checkpoint] = dataclasses.field(default_factory=dict, repr=False)
+    _loaded: dict[tuple[Side, bool], Checkpoint] = dataclasses.field(
+        default_factory=dict, repr=False
+    )
 
     @property
     def device(self) -> str:
@@ -52,15 +56,23 @@ class OpenStudy:
         return f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
 
     def load(self, side: Side) -> Checkpoint:
-        """A side's model on the mesh; one side is in memory at a time."""
-        if side not in self._loaded:
-            self._loaded.clear()  # frees the other side's weights first
-            self._loaded[side] = load_checkpoint(
+        """A side's model on the mesh in the scores' precision, its layers stacked."""
+        return self._load(side, answering=False)
+
+    def load_to_answer(self, side: Side) -> Checkpoint:
+        """A side's model on the mesh in its own dtype, its layers separate."""
+        return self._load(side, answering=True)
+
+    def _load(self, side: Side, *, answering: bool) -> Checkpoint:
+        if (side, answering) not in self._loaded:
+            self._loaded.clear()  # one model is in memory at a time, in one form
+            self._loaded[side, answering] = load_checkpoint(
                 self.checkpoints[side],
-                dtype=weight_dtype(self.study.numerics),
-                shardings=parameter_shardings(self.configs[side], self.mesh),
+                dtype=None if answering else weight_dtype(self.study.numerics),
+                shardings=parameter_shardings(self.configs[side], self.mesh, separate=answering),
+                separate=answering,
             )
-        return self._loaded[side]
+        return self._loaded[side, answering]
 
 
 def open_study(study: Study, say: Say) -> OpenStudy:
@@ -100,6 +112,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         checkpoints=checkpoints,
         configs=configs,
         hashes={side: checkpoint_hash(checkpoints[side]) for side in SIDES},
+        answer_dtypes={side: checkpoint_dtype(checkpoints[side]) for side in SIDES},
         mesh=mesh,
     )
     layers = configs["base"].num_layers
@@ -108,4 +121,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         f"device: {opened.device}; dtype: {weight_dtype(study.numerics)}; "
         f"numerics: {study.numerics}; graph: {layers} layers, {num_edges(layers):,} edges"
     )
+    if study.responses is None and study.imported is None:
+        own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
+        say(f"precision: answers as the checkpoints ({own}), scores {weight_dtype(study.numerics)}")
     return opened

@@ -9,8 +9,9 @@ import pytest
 import scipy.stats
 import toys
 
-from eap_jax import generation
-from eap_jax.generation import Sampling, generate
+from eap_jax import slots
+from eap_jax.generation import Sampling, finished, generate
+from eap_jax.parameters import separate_layers
 from eap_jax.transformer import Transformer
 
 NAMES = (
@@ -70,7 +71,7 @@ def full_forward_argmax(params, config, prompt, response):
 
 
 def test_decoding_with_a_growing_cache_equals_full_forward_passes(main):
-    """150 tokens outgrow the first cache twice, and the window of 5 many times."""
+    """150 tokens outgrow the first cache three times, and the window of 5 many times."""
     params, prompts, greedy = main
     long = generate(params, prompts[:2], config=toys.MAIN, sampling=Sampling(max_new_tokens=150))
     for prompt, response, short in zip(prompts[:2], long, greedy[:2], strict=True):
@@ -153,7 +154,7 @@ def test_decoding_ends_early_once_every_row_has_stopped(main, monkeypatch):
     """With a limit of 4,000 tokens the cache must not grow to it."""
     params, prompts, greedy = main
     sampling = Sampling(max_new_tokens=4000, stop_tokens=(greedy[0][3],))
-    monkeypatch.setattr(generation, "_grow", None)
+    monkeypatch.setattr(slots, "shift", None)
     found = generate(params, prompts[:1], config=toys.MAIN, sampling=sampling)
     assert found == [first_stop(greedy[0], sampling.stop_tokens)]
 
@@ -276,26 +277,110 @@ def test_sampling_without_a_key_is_refused(main):
 
 
 @pytest.mark.parametrize(
-    "field",
-    [{"max_new_tokens": 0}, {"temperature": -1.0}, {"temperature": float("nan")}, {"top_p": 0.0},
-     {"top_p": 1.1}, {"top_p": float("nan")}],
-    ids=str,
-)  # fmt: skip
-def test_a_sampling_field_out_of_range_is_refused_by_name(field):
-    (name,) = field
-    with pytest.raises(ValueError, match=f"^{name}: expected"):
-        Sampling(**({"max_new_tokens": 1} | field))
+    ("given", "message"),
+    [
+        ({"rows": 0}, "rows: expected at least 1, found 0"),
+        ({"limits": [2, 0]}, "limits: expected one from 1 to 2 for each of 2 prompts"),
+        ({"limits": [3, 1]}, "limits: expected one from 1 to 2"),
+        ({"limits": [1]}, "limits: expected one from 1 to 2 for each of 2 prompts"),
+    ],
+)
+def test_rows_and_limits_out_of_range_are_refused_before_any_work(main, given, message):
+    with pytest.raises(ValueError, match=message):
+        finished(
+            main[0], [[1], [2]], config=toys.MAIN, sampling=Sampling(max_new_tokens=2), **given
+        )
 
 
-def test_a_full_cache_grows_by_half_and_no_further_than_needed(main, monkeypatch):
-    """Prompts of up to 20 tokens begin with 32 + 64 slots; 150 new ones end in slot 181."""
+# The cache, and rows that are refilled.
+
+
+def test_a_full_cache_drops_unused_slots_and_follows_the_ladder(main, monkeypatch):
+    """A prompt of 20 tokens ends in slot 32 of 64; without the 12 before it 150 new ones need 170."""
     params, prompts, _ = main
-    grow, sizes = generation._grow, []
+    move, sizes = slots.shift, []
 
-    def recorded(state, capacity):
-        sizes.append(capacity)
-        return grow(state, capacity)
+    def recorded(leaf, dropped, *, capacity):
+        sizes.append((dropped, capacity))
+        return move(leaf, dropped, capacity=capacity)
 
-    monkeypatch.setattr(generation, "_grow", recorded)
+    monkeypatch.setattr(slots, "shift", recorded)
     generate(params, prompts[:2], config=toys.MAIN, sampling=Sampling(max_new_tokens=150))
-    assert sizes == [96 + 48, 192]
+    leaves = 2 * toys.MAIN.num_layers
+    assert sizes == [(12, 96)] * leaves + [(0, 128)] * leaves + [(0, 192)] * leaves
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    """24 prompts of 1 to 40 tokens with limits of 1 to 30, the longest with 80; and how to sample."""
+    rng = np.random.default_rng(5)
+    prompts = prompts_of(toys.MAIN, rng.integers(1, 41, 24))
+    limits = rng.integers(1, 31, 24).tolist()
+    limits[int(np.argmax([len(prompt) for prompt in prompts]))] = 80
+    return prompts, limits, Sampling(max_new_tokens=80)
+
+
+def test_refilled_rows_answer_as_full_forward_passes(main, mixed):
+    """Every answer is the argmax of one pass over its own text alone."""
+    prompts, limits, sampling = mixed
+    found = generate(main[0], prompts, config=toys.MAIN, sampling=sampling, limits=limits, rows=4)
+    assert [len(response) for response in found] == limits
+    tokens_BT = np.zeros((24, 160), np.int32)
+    for row, text in enumerate(a + b for a, b in zip(prompts, found, strict=True)):
+        tokens_BT[row, : len(text)] = text
+    best_BT = np.asarray(forward(main[0], tokens_BT, config=toys.MAIN).argmax(-1))
+    for row, (prompt, response) in enumerate(zip(prompts, found, strict=True)):
+        first = len(prompt) - 1
+        assert best_BT[row, first : first + len(response)].tolist() == response
+
+
+def test_one_long_answer_holds_one_row(main, mixed, monkeypatch):
+    """24 answers of about 450 tokens together, one of 80, in 4 rows: no batch of four waits."""
+    prompts, limits, sampling = mixed
+    start, steps = slots.decode, []
+
+    def counted(*arguments, **settings):
+        decoded = start(*arguments, **settings)
+        steps.append(int(decoded.steps))
+        return decoded
+
+    monkeypatch.setattr(slots, "decode", counted)
+    order = [
+        place
+        for place, _ in finished(
+            main[0], prompts, config=toys.MAIN, sampling=sampling, limits=limits, rows=4
+        )
+    ]
+    assert sorted(order) == list(range(24))
+    assert limits[order[-1]] < 80, "the long answer is not waited for"
+    # The prefill gives each answer's first token; at the end rows are free for one short answer.
+    assert sum(steps) <= (sum(limits) - 24) / 4 + 29
+
+
+def test_samples_do_not_depend_on_rows_or_refills(main, mixed):
+    prompts, limits, _ = mixed
+    sampling = Sampling(max_new_tokens=80, temperature=1.0, top_p=0.9)
+    keys = jax.random.split(jax.random.key(8), 24)
+    together, refilled = (
+        generate(
+            main[0],
+            prompts,
+            config=toys.MAIN,
+            sampling=sampling,
+            limits=limits,
+            key=keys,
+            rows=rows,
+        )
+        for rows in (None, 4)
+    )
+    assert refilled == together
+
+
+def test_separate_layers_answer_as_stacked_ones(main):
+    params, prompts, greedy = main
+    sampling = Sampling(max_new_tokens=64)
+    assert generate(separate_layers(params), prompts, config=toys.MAIN, sampling=sampling) == greedy
+    broken = separate_layers(params)
+    broken = broken | {"blocks": broken["blocks"][:-1]}
+    with pytest.raises(ValueError, match=r"params\['blocks'\]: expected 3 layers, found 2"):
+        generate(broken, prompts, config=toys.MAIN, sampling=sampling)

@@ -175,14 +175,24 @@ def test_a_batch_that_the_data_axis_does_not_divide_is_refused(single):
         sharding.place_batch(batch, sharding.make_mesh("data:2"))
 
 
-def test_tensor_parallel_weights_generate_the_same_tokens(single):
+@pytest.mark.parametrize("mesh", ["data:2", "model:2", "data:2,model:2"])
+def test_generation_on_a_mesh_gives_the_same_tokens(single, mesh):
+    """Three rows become four on two devices of the data axis, and are refilled."""
     params, _, _ = single
-    prompts = [[5, 9, 2], [7]]
-    sampling = Sampling(max_new_tokens=20)
-    expected = generate(params, prompts, config=TOY, sampling=sampling)
+    prompts = [[5, 9, 2], [7], [1, 2, 3, 4], [3, 3], [8, 6]]
+    settings = {"sampling": Sampling(max_new_tokens=20), "limits": [20, 3, 7, 11, 9], "rows": 3}
+    expected = generate(params, prompts, config=TOY, **settings)
+    placed = sharding.place_parameters(params, TOY, sharding.make_mesh(mesh))
+    assert generate(placed, prompts, config=TOY, **settings) == expected
+
+
+def test_separate_layers_lie_as_stacked_ones_do_without_the_first_axis():
     mesh = sharding.make_mesh("model:2")
-    placed = sharding.place_parameters(params, TOY, mesh)
-    assert generate(placed, prompts, config=TOY, sampling=sampling) == expected
+    stacked = sharding.parameter_shardings(TOY, mesh)
+    apart = sharding.parameter_shardings(TOY, mesh, separate=True)
+    assert len(apart["blocks"]) == TOY.num_layers
+    for name, found in apart["blocks"][0].items():
+        assert tuple(found.spec) == tuple(stacked["blocks"][name].spec)[1:]
 
 
 def test_bfloat16_and_integer_leaves_keep_their_dtype_on_the_mesh(single):

@@ -13,7 +13,7 @@ from eap_jax.attribution import attribute
 from eap_jax.generation import Sampling, generate
 from eap_jax.graph import edge_mask
 from eap_jax.transformer import init_parameters
-from experiments.bench import measure, programs, streamed
+from experiments.bench import measure, mixed_answers, programs, streamed
 from experiments.bench.programs import Preset, _llama, random_batch
 from experiments.errors import InputError
 
@@ -131,3 +131,12 @@ def test_a_checkpoint_with_fewer_words_than_the_batch_is_refused(tmp_path):
     streamed.write_random_checkpoint(tmp_path / "hf", smaller)
     with pytest.raises(InputError, match="vocab_size: expected more than .* token 9., found 40"):
         streamed.stream_once(tmp_path / "hf", random_batch(TINY))
+
+
+def test_the_mixed_workload_is_answered_alike_by_all_programs(torch):
+    """Refilled rows, whole batches and transformers give the same tokens of the lengths imposed."""
+    figures = mixed_answers.bench_answers(TINY, repeats=1, prompts=40)
+    lengths = mixed_answers.workload(TINY.config.vocab_size, 40).lengths
+    assert figures["answer_tokens"] == sum(lengths)
+    assert 8 <= min(lengths) < max(lengths) <= 400
+    assert figures["answers_as_batches"] == figures["answers_as_transformers"] == 1.0

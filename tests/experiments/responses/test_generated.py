@@ -7,7 +7,8 @@ import pytest
 from transformers import AutoTokenizer
 
 from converters.load import load_checkpoint
-from eap_jax.generation import Sampling, generate
+from eap_jax.generation import Sampling
+from eap_jax.generation import finished as finish
 from experiments.errors import InputError
 from experiments.responses import generated
 from experiments.responses.generated import (
@@ -23,7 +24,7 @@ from experiments.responses.questions import Question, load_questions
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, PAIRS
 
 PAIR = PAIRS[DEFAULT_PAIR]
-BATCH = 4
+ROWS = 4
 
 
 @pytest.fixture(scope="module")
@@ -43,24 +44,28 @@ def questions():
 
 @pytest.fixture
 def ask(checkpoint, tokenizer, monkeypatch):
-    """`answer_questions` with the embedded model; `ask.batches` lists the prompts it generated."""
+    """`answer_questions` with the embedded model; `ask.asked` lists the prompts it generated, and
+    after `ask.until` answers it is killed."""
 
     def counted(params, prompts, **settings):
-        run.batches.append([tuple(prompt) for prompt in prompts])
-        return generate(params, prompts, **settings)
+        run.asked += [tuple(prompt) for prompt in prompts]
+        for count, answer in enumerate(finish(params, prompts, **settings)):
+            if count == run.until:
+                raise KeyboardInterrupt
+            yield answer
 
     def run(questions, path, **changes):
         stop = (tokenizer.eos_token_id,)
         settings = {
             "sampling": Sampling(max_new_tokens=PAIR.max_new_tokens, stop_tokens=stop),
-            "batch_size": BATCH,
+            "rows": ROWS,
         } | changes
         return answer_questions(
             checkpoint, tokenizer, questions, PAIR.prompt, path=path, **settings
         )
 
-    run.batches = []
-    monkeypatch.setattr(generated, "generate", counted)
+    run.asked, run.until = [], None
+    monkeypatch.setattr(generated, "finished", counted)
     return run
 
 
@@ -76,7 +81,7 @@ def finished(checkpoint, tokenizer, questions, tmp_path_factory):
         PAIR.prompt,
         sampling=sampling,
         path=path,
-        batch_size=BATCH,
+        rows=ROWS,
     )
     return found, path
 
@@ -112,17 +117,36 @@ def test_the_verdict_is_the_arithmetic_of_the_boxed_number(finished):
 def test_a_killed_run_goes_on_where_it_stopped_and_ends_with_the_same_file(
     finished, questions, ask, tmp_path
 ):
-    """The kill came while the second batch was written: one line of it, and a part of one more."""
+    """The kill came while the sixth line was written."""
     expected, whole = finished
     lines = whole.read_bytes().splitlines(keepends=True)
     path = tmp_path / "responses.jsonl"
-    path.write_bytes(b"".join(lines[:BATCH]) + lines[BATCH][:-30])
+    path.write_bytes(b"".join(lines[5:0:-1]) + lines[0][:-30])
     assert ask(questions, path) == expected
     assert path.read_bytes() == whole.read_bytes()
-    asked = [prompt for batch in ask.batches for prompt in batch]
-    done = {tuple(json.loads(line)["prompt_tokens"]) for line in lines[:BATCH]}
-    assert len(asked) == len(set(asked)) == 12 - BATCH
-    assert not set(asked) & done, "a saved answer was generated again"
+    done = {tuple(json.loads(line)["prompt_tokens"]) for line in lines[1:6]}
+    assert len(ask.asked) == len(set(ask.asked)) == 12 - 5
+    assert not set(ask.asked) & done, "a saved answer was generated again"
+
+
+def test_every_finished_answer_is_saved_before_the_next_is_waited_for(
+    finished, questions, ask, tmp_path
+):
+    """Killed after 1, 5 and 2 more answers; no answer is generated twice."""
+    expected, whole = finished
+    path, saved = tmp_path / "responses.jsonl", b""
+    for until in (1, 5, 2):
+        ask.until = until
+        with pytest.raises(KeyboardInterrupt):
+            ask(questions, path)
+        text = path.read_bytes()
+        assert text.startswith(saved)
+        assert text.count(b"\n") == saved.count(b"\n") + until
+        saved = text
+    ask.until, ask.asked = None, []
+    assert ask(questions, path) == expected
+    assert len(ask.asked) == 12 - 8
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_an_answer_does_not_depend_on_the_batch_in_which_it_was_generated(
@@ -133,7 +157,7 @@ def test_an_answer_does_not_depend_on_the_batch_in_which_it_was_generated(
     path = tmp_path / "responses.jsonl"
     path.write_text("".join(lines[1::3]))  # other neighbours for the rest
     assert ask(questions, path) == expected
-    assert sorted(path.read_text().splitlines()) == sorted(whole.read_text().splitlines())
+    assert path.read_bytes() == whole.read_bytes()
 
 
 def test_a_finished_file_is_only_read(finished, questions, ask, tmp_path):
@@ -141,8 +165,18 @@ def test_a_finished_file_is_only_read(finished, questions, ask, tmp_path):
     path = tmp_path / "responses.jsonl"
     path.write_bytes(whole.read_bytes())
     assert ask(questions, path) == expected
-    assert ask.batches == []
+    assert ask.asked == []
     assert ask(questions[3:5], path) == expected[3:5]
+    assert path.read_bytes() == whole.read_bytes()
+
+
+def test_a_file_killed_before_its_last_step_is_put_in_order(finished, questions, ask, tmp_path):
+    """All lines are there, in the order in which the answers ended."""
+    expected, whole = finished
+    path = tmp_path / "responses.jsonl"
+    path.write_text("".join(reversed(whole.read_text().splitlines(keepends=True))))
+    assert ask(questions, path) == expected
+    assert ask.asked == []
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -170,7 +204,7 @@ def test_a_file_of_other_questions_is_refused_before_anything_is_generated(
     other = dataclasses.replace(questions[2], question="What is 1 + 1?")
     with pytest.raises(InputError, match=rf"{path}: idx 2: expected the question 'What is 1 \+ 1"):
         ask([*questions[:2], other], path)
-    assert ask.batches == []
+    assert ask.asked == []
     assert path.read_bytes() == whole.read_bytes()
 
 
@@ -273,6 +307,6 @@ def test_what_the_tokenizer_cannot_say_is_refused(tokenizer, checkpoint, tmp_pat
             PAIR.prompt,
             sampling=Sampling(max_new_tokens=2),
             path=tmp_path / "none.jsonl",
-            batch_size=1,
+            rows=1,
         )
     assert not (tmp_path / "none.jsonl").exists()
