@@ -100,6 +100,15 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
     return jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(q_BNTH.shape)
 
 
+def query_group(length: int) -> int:
+    """The most queries of a text of `length` places that attend together, on any device."""
+    return min(length, max(_group(length, *groups) for groups in _GROUPS.values()))
+
+
+def _group(length: int, fewest: int, most_groups: int) -> int:
+    return max(fewest, -(-length // most_groups))
+
+
 def attend_text(
     q_BNTH: jax.Array,
     k_BKTH: jax.Array,
@@ -152,8 +161,8 @@ def _by_device(function: Callable, *args):
 
 def _in_groups(groups: tuple[int, int], heads, places) -> jax.Array:
     (q_BNTH, k_BKTH, v_BKTH), (window, start_B) = heads, places
-    length, (fewest, most_groups) = q_BNTH.shape[2], groups
-    group = max(fewest, -(-length // most_groups))
+    length = q_BNTH.shape[2]
+    group = _group(length, *groups)
     slots_T, mixed = jnp.arange(length), []
     for first in range(0, length, group):
         end = min(first + group, length)

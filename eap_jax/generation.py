@@ -138,9 +138,14 @@ def finished(
     return _in_turn(slots, waiting, ways)
 
 
+def refill_rows(rows: int, ways: int) -> int:
+    """Rows of a prefill that refills a batch of `rows`, on `ways` devices of the data axis."""
+    return _multiple(-(-rows // _REFILL), ways)
+
+
 def _in_turn(slots: Slots, waiting: deque[Prompt], ways: int) -> Iterator[tuple[int, list[int]]]:
     """Refill, decode and collect in turn until nothing is left."""
-    group = _multiple(-(-slots.rows // _REFILL), ways)
+    group = refill_rows(slots.rows, ways)
     ended: list[int] = []
     while waiting or slots.at_work:
         ended += _fill(slots, waiting, group, ways)

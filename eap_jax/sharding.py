@@ -9,7 +9,7 @@ import math
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import (
@@ -65,7 +65,18 @@ def make_mesh(text: str = "", devices=None) -> Mesh:
     )
 
 
-def parameter_shardings(config: ModelConfig, mesh: Mesh, *, separate: bool = False) -> dict:
+def abstract_mesh(text: str = "") -> AbstractMesh:
+    """The mesh of `make_mesh` without devices: enough to say where arrays would lie.
+
+    Raises:
+      ValueError: malformed text.
+    """
+    return AbstractMesh(tuple(parse_mesh(text).values()), MESH_AXES)
+
+
+def parameter_shardings(
+    config: ModelConfig, mesh: Mesh | AbstractMesh, *, separate: bool = False
+) -> dict:
     """One NamedSharding a parameter, in the structure of `parameters.parameter_axes`, or separate
     layers as `parameters.separate_layers` makes them."""
     if separate:
@@ -88,6 +99,11 @@ def place_parameters(params: dict, config: ModelConfig, mesh: Mesh) -> dict:
     return jax.device_put(params, parameter_shardings(config, mesh))
 
 
+def row_sharding(mesh: Mesh) -> NamedSharding:
+    """Where an array with rows first lies: its rows split over `data`."""
+    return NamedSharding(mesh, PartitionSpec("data"))
+
+
 def place_batch(batch, mesh: Mesh):
     """A batch (any tree whose leaves have rows first) put on the mesh, its rows split over `data`.
 
@@ -99,7 +115,7 @@ def place_batch(batch, mesh: Mesh):
         rows, ways = leaf.shape[0], mesh.shape["data"]
         if rows % ways:
             raise ValueError(f"batch: expected a multiple of {ways} rows, found {rows}")
-        sharding = NamedSharding(mesh, PartitionSpec("data"))
+        sharding = row_sharding(mesh)
         if sharding.is_fully_addressable:
             return jax.device_put(leaf, sharding)
         # Of several processes, each puts the rows of its own devices.
@@ -190,7 +206,7 @@ def mesh_of(array: jax.Array) -> Mesh | None:
     return None
 
 
-def _sharding(letters: str, shape: tuple[int, ...], mesh: Mesh) -> NamedSharding:
+def _sharding(letters: str, shape: tuple[int, ...], mesh: Mesh | AbstractMesh) -> NamedSharding:
     names = []
     for letter, size in zip(letters, shape, strict=True):
         name = _MESH_AXIS_OF.get(letter)

@@ -37,6 +37,11 @@ class Prompt:
     key: np.ndarray
 
 
+def cache_slots(width: int, new_tokens: int) -> int:
+    """Slots of the largest cache for prompts of `width` slots and answers of `new_tokens`."""
+    return -(-(width + new_tokens) // 16) * 16
+
+
 class Slots:
     """Rows that decode together.
 
@@ -63,7 +68,12 @@ class Slots:
         most: int,
         keys: jax.Array,
     ):
-        self._layers, self._config, self._layout, self._most = layers, config, layout, most
+        self._layers, self._config, self._layout, self._most = (
+            layers,
+            config,
+            layout,
+            -(-most // 16) * 16,
+        )
         self._stops = frozenset(sampling.stop_tokens)
         # The limit is each row's own; without it, all limits share compiled programs.
         choice = dataclasses.replace(sampling, max_new_tokens=1)
@@ -214,7 +224,7 @@ class Slots:
 
     def _size(self, used: int) -> int:
         """Capacity for so many slots in use and some steps more."""
-        return min(ladder(used + _ROOM), -(-self._most // 16) * 16)
+        return min(ladder(used + _ROOM), self._most)
 
     def _allocate(self, capacity: int) -> None:
         self._caches, self._capacity = [], capacity

@@ -119,14 +119,18 @@ def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax
     """
     input_BTD = embed(ends, tokens_BT)
     rows, length, width = input_BTD.shape
-    writers = 1 + 2 * config.num_layers
-    if input_BTD.dtype.itemsize == 2:
-        writers = -(-writers // 8) * 8
+    writers = buffered_writers(config.num_layers, input_BTD.dtype.itemsize)
     writes_BWTD = jnp.zeros((rows, writers, length, width), input_BTD.dtype)
     return State(
         stream_BTD=_whole(layout, input_BTD),
         writes_BWTD=_apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
     )
+
+
+def buffered_writers(num_layers: int, itemsize: int) -> int:
+    """Writers in the buffer of `start`, for activations of so many bytes a number."""
+    writers = 1 + 2 * num_layers
+    return -(-writers // 8) * 8 if itemsize == 2 else writers
 
 
 def forward_step(

@@ -6,6 +6,8 @@ r"""Compare two models edge by edge: the whole study of one pair.
     python -m experiments.run --base_checkpoint=DIR --rl_checkpoint=DIR --dataset=mine \
         --questions=mine.jsonl --question_field=problem --answer_field=result --prompt=chat
 
+    python -m experiments.run --plan --pair=deepseek_math --device=h100 --mesh=data:2
+
 Results go to WORKDIR/PAIR; a killed run continues where it stopped. Last line: report: <path>
 """
 
@@ -20,6 +22,7 @@ from experiments.binary import run_main
 from experiments.errors import InputError
 from experiments.grid import run_grid
 from experiments.responses.questions import DATASETS
+from experiments.study.forecast import print_forecast
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 
 
@@ -43,6 +46,9 @@ def main(_) -> int:
     chosen = study_flags.studies(
         "experiments.run", [_pair()], datasets, questions, f.responses, imported
     )
+    if f.plan:
+        fits = [print_forecast(study, f.device) for study in chosen]
+        return 0 if all(fits) else 1
     outcome = run_grid(chosen)
     for path in outcome.reports:
         print(f"report: {path}")
@@ -83,6 +89,10 @@ def define_flags() -> None:
     flags.DEFINE_string("responses", None, "Both models' right answers (all_correct.jsonl).")
     flags.DEFINE_string("base_responses", None, "One model's answers by another program (jsonl).")
     flags.DEFINE_string("rl_responses", None, "The other model's.")
+    flags.DEFINE_bool("plan", False, "Only print what the study needs of each device.")
+    flags.DEFINE_string(
+        "device", None, "plan: a GPU that need not be here: h100, a100, h200 or GiB."
+    )
     study_flags.define_flags()
 
 

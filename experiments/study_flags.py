@@ -14,9 +14,10 @@ from eap_jax.sharding import parse_mesh
 from experiments.errors import InputError
 from experiments.responses.questions import DATASETS
 from experiments.scoring import distributed
-from experiments.scoring.memory import streamed_bytes
+from experiments.study.cards import usable_bytes
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import Pair, check_plain_name
+from experiments.study.plan import streamed_bytes
 from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
 
@@ -47,7 +48,7 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("mesh", Study.mesh, "Devices, such as data:2 or data:2,model:2.")
     flags.DEFINE_integer(
-        "batch_tokens", Study.batch_tokens, "Tokens that go through the model at once.", 1
+        "batch_tokens", Study.batch_tokens, "Most tokens that go through the model at once.", 1
     )
     flags.DEFINE_string(
         "coordinator", None,
@@ -64,7 +65,7 @@ def define_flags() -> None:
         "GiB kept between layers with --memory=stream; a quarter of the memory if not given.", 0,
     )  # fmt: skip
     flags.DEFINE_integer(
-        "batch_answers", Study.batch_answers, "Answers decoded together.", lower_bound=1
+        "batch_answers", Study.batch_answers, "Most answers decoded together.", lower_bound=1
     )
 
 
@@ -73,7 +74,8 @@ def _stream_bytes() -> int | None:
     f = flags.FLAGS
     if f.memory == "fit":
         return None
-    return streamed_bytes() if f.stream_gib is None else int(f.stream_gib * 2**30)
+    own = streamed_bytes(usable_bytes(jax.local_devices()[0]))
+    return own if f.stream_gib is None else int(f.stream_gib * 2**30)
 
 
 def studies(

@@ -20,10 +20,11 @@ from experiments.responses.published_format import (
     row_of,
 )
 from experiments.responses.questions import load_questions
-from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
 from experiments.study.numerics import product_precision
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import SIDES, Side
+from experiments.study.plan import plan_answers
 
 
 def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
@@ -37,7 +38,7 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
     else:
-        given = _imported(opened, dataset) if study.imported else _generated(opened, dataset)
+        given = _imported(opened, dataset) if study.imported else _generated(opened, dataset, say)
         for side in SIDES:
             right = sum(answer.score for answer in given[side])
             total = len(given[side])
@@ -72,7 +73,7 @@ def _imported(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
     return given
 
 
-def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
+def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answer]]:
     """Each side's answers, generated and graded unless they are saved."""
     study, directory = opened.study, opened.study.directory / dataset
     source = study.questions
@@ -109,17 +110,31 @@ def _generated(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
             generated.settle(paths[side])
             given[side] = generated.select_answers(saved[side], questions)
             continue
+        tokenizer = load_tokenizer(opened.checkpoints[side])
+        width = max(len(encode_prompt(tokenizer, study.pair.prompt, q)) for q in questions)
+        planned = plan_answers(
+            opened.placed(side, opened.answer_dtypes[side]),
+            opened.usable_bytes,
+            width=width,
+            new_tokens=study.pair.max_new_tokens,
+            most_rows=study.batch_answers,
+        )
+        if planned.rows < min(study.batch_answers, len(questions)):
+            say(
+                f"{dataset}, {side}: {planned.rows} answers together: the memory holds the keys and "
+                f"values of so many, each of at most {planned.slots:,} tokens"
+            )
         with jax.default_matmul_precision(product_precision(opened.answer_dtypes[side])):
             given[side] = generated.answer_questions(
                 opened.load_to_answer(side),
-                load_tokenizer(opened.checkpoints[side]),
+                tokenizer,
                 questions,
                 study.pair.prompt,
                 sampling=Sampling(
                     max_new_tokens=study.pair.max_new_tokens, stop_tokens=stops[side]
                 ),
                 path=paths[side],
-                rows=study.batch_answers,
+                rows=planned.rows,
                 description=f"{dataset} {side}: answer",
             )
     return given

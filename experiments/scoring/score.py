@@ -19,21 +19,9 @@ from eap_jax.sharding import layout, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.scoring.distributed import gathered
-from experiments.scoring.memory import (
-    activation_bytes,
-    head_logits,
-    recompute_activations,
-    write_bytes,
-)
+from experiments.scoring.memory import fitting_batches
+from experiments.study.footprint import Placed, activation_bytes, write_bytes
 from experiments.study.numerics import Numerics, reported_scores, weight_dtype
-
-
-def most_padding(device: jax.Device) -> float:
-    """Share of padding that is computed rather than avoided by a further shape.
-
-    For an accelerator a shape compiles half a minute, and a hundred texts compute in seconds.
-    """
-    return 0.1 if device.platform == "cpu" else 0.2
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -104,7 +92,7 @@ def score_texts(
       cuts: numbers of targets that count, one a result; they share the forward pass. Without any
         there is one result, in which every target counts.
       numerics: see numerics.py; the parameters already have its dtype.
-      batch_tokens: about how many tokens go through the model at once.
+      batch_tokens: the most tokens that go through the model at once; fewer where more do not fit.
       mesh: devices.
       description: label of the progress bar.
       patience: seconds before it appears.
@@ -113,18 +101,11 @@ def score_texts(
       one `Scores` a cut; they do not depend on `batch_tokens`, the mesh or the other cuts beyond
       rounding.
     """
-    batches = pad_into_batches(
-        texts,
-        batch_tokens=batch_tokens,
-        multiple=mesh.shape["data"],
-        cuts=cuts,
-        most_padding=most_padding(mesh.devices.flat[0]),
-    )
+    dtype = jax.tree.leaves(checkpoint.params)[0].dtype.name
+    model = Placed(config=checkpoint.config, dtype=dtype, mesh=mesh)
+    fitting = fitting_batches(model, texts, batch_tokens=batch_tokens, cuts=cuts)
     collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description, patience)
-    most = max(padded.batch.tokens_BT.size for padded in batches)
-    itemsize = jax.tree.leaves(checkpoint.params)[0].dtype.itemsize
-    remat = recompute_activations(checkpoint.config, itemsize, most, mesh)
-    for padded in batches:
+    for padded in fitting.batches:
         batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
         results = attribute_prefixes(
             checkpoint.params,
@@ -132,9 +113,9 @@ def score_texts(
             weights_ABJ,
             lengths=padded.lengths,
             config=checkpoint.config,
-            remat=remat,
+            remat=fitting.remat,
             layout=layout(mesh, batch.tokens_BT.shape[1]),
-            most_logits=head_logits(mesh),
+            most_logits=fitting.most_logits,
         )
         collected.add(padded, results)
     return collected.scores(numerics)

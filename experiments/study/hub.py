@@ -26,10 +26,7 @@ def local_checkpoint(
     path = Path(name)
     if path.is_dir():
         return path
-    if path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", ".."):
-        raise InputError(f"{label} {name}: no such directory; {advice}")
-    owner_and_name, _, revision = name.partition("@")
-    repository = {"repo_id": owner_and_name, "revision": revision or None}
+    repository = _repository(name, label, advice)
     # Imported here: it takes half a second, and local checkpoints do not need it.
     import huggingface_hub
 
@@ -47,6 +44,39 @@ def local_checkpoint(
             f"{label} {name}: no such directory, and it cannot be downloaded from the "
             f"Hugging Face Hub ({type(error).__name__}); {advice}"
         ) from error
+
+
+def config_folder(name: str, *, label: str = "checkpoint") -> Path:
+    """A folder with a checkpoint's config.json, of which nothing else is downloaded.
+
+    Args:
+      name, label: see `local_checkpoint`.
+
+    Raises:
+      InputError: neither a directory nor a Hub id, or the Hub cannot be reached.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    repository = _repository(name, label, "pass a local directory")
+    import huggingface_hub
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(**repository, filename="config.json")).parent
+    # See below.
+    except Exception as error:
+        raise InputError(
+            f"{label} {name}: no such directory, and its config.json cannot be downloaded from the "
+            f"Hugging Face Hub ({type(error).__name__}); pass a local directory"
+        ) from error
+
+
+def _repository(name: str, label: str, advice: str) -> dict[str, str | None]:
+    """A Hub id taken apart, or InputError."""
+    path = Path(name)
+    if path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", ".."):
+        raise InputError(f"{label} {name}: no such directory; {advice}")
+    owner_and_name, _, revision = name.partition("@")
+    return {"repo_id": owner_and_name, "revision": revision or None}
 
 
 def _cached(repository: dict[str, str | None]) -> Path | None:

@@ -19,6 +19,8 @@ from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
 from experiments.errors import InputError
+from experiments.study.cards import usable_bytes
+from experiments.study.footprint import Placed
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
 from experiments.study.pairs import SIDES, Side
@@ -54,6 +56,15 @@ class OpenStudy:
     def device(self) -> str:
         """Number and kind of the devices."""
         return f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
+
+    @property
+    def usable_bytes(self) -> int:
+        """Bytes of one device that arrays may take."""
+        return usable_bytes(self.mesh.local_devices[0])
+
+    def placed(self, side: Side, dtype: str) -> Placed:
+        """A side's model as plans see it."""
+        return Placed(config=self.configs[side], dtype=dtype, mesh=self.mesh)
 
     def load(self, side: Side) -> Checkpoint:
         """A side's model on the mesh in the scores' precision, its layers stacked."""

@@ -4,6 +4,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from eap_jax.config import ModelConfig
 from experiments.errors import InputError
 
 Side = Literal["base", "rl"]
@@ -44,6 +45,20 @@ class Pair:
     prompt: str
     max_new_tokens: int
     datasets: tuple[str, ...] = ("gsm8k", "math", "college_math")
+
+
+_DEEPSEEK = ModelConfig(
+    vocab_size=102400, num_layers=30, d_model=4096, d_ff=11008, num_heads=32, num_kv_heads=32,
+    head_dim=128, norm_eps=1e-6, rope_theta=10000.0,
+)  # fmt: skip
+_MISTRAL = ModelConfig(
+    vocab_size=32000, num_layers=32, d_model=4096, d_ff=14336, num_heads=32, num_kv_heads=8,
+    head_dim=128, norm_eps=1e-5, rope_theta=10000.0, layer_windows=(4096,) * 32,
+)  # fmt: skip
+_QWEN = ModelConfig(
+    vocab_size=152064, num_layers=28, d_model=3584, d_ff=18944, num_heads=28, num_kv_heads=4,
+    head_dim=128, norm_eps=1e-6, rope_theta=10000.0, qkv_bias=True,
+)  # fmt: skip
 
 
 def _embedded(key: str, method: str) -> Pair:
@@ -105,6 +120,15 @@ PAIRS = {
         ),
     )
 }
+# Shapes of both models of the 7B pairs, for plans made before they are downloaded; and the precision
+# that they are stored in.
+SHAPES = {
+    "deepseek_math": _DEEPSEEK,
+    "mistral": _MISTRAL,
+    "distilled_qwen": _QWEN,
+    "qwen25": _QWEN,
+}
+REGISTERED_DTYPE = "bfloat16"
 DEFAULT_PAIR = "tiny_grpo"
 # Whose prompt and limits two checkpoints of the user's own get.
 OWN_PROMPT = "deepseek_math"
@@ -119,6 +143,13 @@ def find_pair(key: str) -> Pair:
     if key not in PAIRS:
         raise InputError(f"pair: expected one of {', '.join(PAIRS)}, found {key!r}")
     return PAIRS[key]
+
+
+def registered_shape(pair: Pair) -> ModelConfig | None:
+    """The shape of a registered pair's own checkpoints, or None."""
+    known = PAIRS.get(pair.key)
+    same = known is not None and (known.base, known.rl) == (pair.base, pair.rl)
+    return SHAPES.get(pair.key) if same else None
 
 
 def check_plain_name(flag: str, name: str) -> None:

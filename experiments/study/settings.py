@@ -42,8 +42,8 @@ class Study:
       responses: published-format file that replaces questions and generation, or None.
       imported: each side's answers by another program, instead of generation, or None.
       numerics, mesh, batch_tokens: see `study.numerics`, `eap_jax.sharding` and
-        `eap_jax.batching`.
-      batch_answers: answers decoded together.
+        `eap_jax.batching`; no more tokens than this in a batch, fewer where the plan says so.
+      batch_answers: most answers decoded together.
       stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
         the layers; None: the whole model is in memory.
       command: what the user typed, for the manifest.

@@ -12,7 +12,7 @@ import toys
 from eap_jax.attribution import attribute_prefixes
 from eap_jax.batching import Text, pad_into_batches
 from eap_jax.streaming import Work, attribute_streamed
-from experiments.scoring.memory import activation_bytes
+from experiments.study.footprint import activation_bytes
 
 CUTS = (3, 8)
 

@@ -10,7 +10,7 @@ from converters.stored import StoredWeights
 from eap_jax.attribution import attribute, attribute_prefixes
 from eap_jax.batching import Text
 from eap_jax.sharding import make_mesh, place_parameters
-from experiments.scoring import score
+from experiments.scoring import memory, score
 from experiments.scoring.score import score_streamed, score_texts
 from experiments.study.numerics import running_sum_differences
 
@@ -135,7 +135,8 @@ def test_the_pass_recomputes_and_lays_out_as_memory_and_mesh_ask(
     model, texts, monkeypatch, recompute, mesh
 ):
     mesh, asked = make_mesh(mesh), []
-    monkeypatch.setattr(score, "recompute_activations", lambda *_: recompute)
+    # With enough memory all is kept; with none, nothing.
+    monkeypatch.setattr(memory, "usable_bytes", lambda _: 0 if recompute else 2**40)
 
     def recorded(*args, **kwargs):
         asked.append((kwargs["remat"], kwargs["layout"]))

@@ -1,0 +1,82 @@
+"""`--plan`: what a study needs, before a weight is loaded or a question asked."""
+
+import json
+
+import pytest
+
+from eap_jax.decoding import ladder
+from experiments.study.forecast import rungs
+
+FLAGS = ("--plan", "--pair=deepseek_math", "--device=h100")
+
+
+def test_the_main_job_fits_two_cards_and_nothing_is_downloaded(processes, tmp_path):
+    """No network: the shape is the registered one. Answers in bfloat16, scores in float32."""
+    done = processes.run(
+        "experiments.run", *FLAGS, "--mesh=data:2", f"--workdir={tmp_path / 'runs'}"
+    )
+    assert done.code == 0
+    assert done.stdout[-1] == "plan: fits"
+    said = "\n".join(done.stdout)
+    for fact in (
+        "2 x NVIDIA H100 80GB HBM3, mesh data:2; arrays may take 63.7 GB of each",
+        "answers in bfloat16, scores in float32",
+        "write answers",
+        "score the longest",
+        "programs to compile: ",
+    ):
+        assert fact in said
+    (weights,) = {line.split()[4] for line in done.stdout if "write answers" in line}
+    assert weights == "13.82"
+    assert not (tmp_path / "runs").exists()
+
+
+def test_what_does_not_fit_says_what_would(processes):
+    done = processes.run("experiments.run", "--plan", "--pair=deepseek_math", "--device=24")
+    assert done.code == 1
+    assert done.stdout[-1].startswith("plan: does not fit: base: scores need ")
+    assert "--memory=stream or --device=h100 would fit" in done.stdout[-1]
+    done = processes.run(
+        "experiments.run", "--plan", "--pair=distilled_qwen", "--device=20", "--memory=stream"
+    )
+    assert done.code == 1
+    assert "answers need" in done.stdout[-1]
+    assert "scores need" not in done.stdout[-1]
+    assert "--mesh=model:2" not in done.stdout[-1], "streaming runs on one device"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", None])
+def test_a_config_alone_is_enough(processes, tmp_path, dtype):
+    """A folder without weights: stored precision from config.json, float32 where it is silent."""
+    config = {
+        "architectures": ["LlamaForCausalLM"], "vocab_size": 1000, "num_hidden_layers": 2,
+        "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "torch_dtype": dtype,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    folder = f"checkpoint={tmp_path}"
+    done = processes.run("experiments.run", "--plan", f"--base_{folder}", f"--rl_{folder}")
+    assert done.code == 0, done.stderr
+    assert f"answers in {dtype or 'float32'}, scores in float32" in "\n".join(done.stdout)
+    assert "1 x cpu" in "\n".join(done.stdout)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--device=b200",), "error: device: expected h100, a100, h200, a800 or a number of GiB"),
+        (("--mesh=data:x", "--device=h100"), "error: flags: mesh: expected data:N,model:M"),
+    ],
+)
+def test_a_device_that_is_not_known_is_one_line(processes, flags, message):
+    done = processes.run("experiments.run", "--plan", "--pair=deepseek_math", *flags)
+    assert done.code == 1
+    assert done.error.startswith(message)
+
+
+def test_rungs_are_the_ladders_and_end_at_the_last():
+    found = rungs(1, 4352)
+    assert found[-1] == 4352
+    assert all(ladder(size) == size for size in found[:-1])
+    assert found == sorted(set(found))
+    every = {ladder(slots) for slots in range(1, 4097)}
+    assert set(found) == every | {4352}

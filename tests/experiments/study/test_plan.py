@@ -1,0 +1,72 @@
+"""Sizes from memory: the most rows that fit, by hand arithmetic, and never one more."""
+
+import pytest
+
+from eap_jax.sharding import abstract_mesh
+from experiments.study.cards import CARDS
+from experiments.study.footprint import Placed
+from experiments.study.pairs import SHAPES
+from experiments.study.plan import plan_answers, plan_scores, room_for
+
+H100 = CARDS["h100"].usable_bytes
+
+
+def placed(pair: str, mesh: str = "", dtype: str = "bfloat16") -> Placed:
+    return Placed(config=SHAPES[pair], dtype=dtype, mesh=abstract_mesh(mesh))
+
+
+@pytest.mark.parametrize("mesh", ["", "data:2", "model:2"])
+def test_rows_are_what_the_weights_leave(mesh):
+    """deepseek_math on 80 GB: 63.7 GB for arrays, 5 % left free, 13.8 GB of weights, and a row of
+    4,352 slots holds 2 x 30 x 32 x 128 numbers of 2 bytes a slot: 2.14 GB."""
+    found = plan_answers(
+        placed("deepseek_math", mesh), H100, width=256, new_tokens=4096, most_rows=128
+    )
+    split = 2 if mesh == "model:2" else 1
+    row = 2 * 30 * 32 * 128 * 2 * 4352 / split
+    left = 0.95 * 0.75 * 84_942_979_072 - 13.82e9 / split
+    on_each = found.rows // (2 if mesh == "data:2" else 1)
+    # One layer is there twice while the cache moves, and there is some work.
+    assert left - 3 * row <= on_each * row * 31.5 / 30 <= left
+    assert found.slots == 256 + 4096
+    assert found.fits
+
+
+def test_a_row_more_would_not_fit():
+    model = placed("distilled_qwen", "data:2")
+    common = {"width": 256, "new_tokens": 32768}
+    found = plan_answers(model, H100, **common, most_rows=128)
+    assert found.fits
+    assert found.rows % 2 == 0
+    programs = (found.prefill, found.decode, found.move)
+    assert max(needs.total for needs in programs) <= room_for(H100)
+    # With as many GB as these rows need, less one, there are fewer.
+    least = max(needs.total for needs in programs)
+    fewer = plan_answers(model, int(least / 0.95) - 1, **common, most_rows=128)
+    assert fewer.rows == found.rows - 2
+    assert plan_answers(model, H100, **common, most_rows=7).rows == 8
+
+
+def test_what_fits_nowhere_says_so():
+    found = plan_answers(
+        placed("distilled_qwen"), 16 * 10**9, width=256, new_tokens=32768, most_rows=128
+    )
+    assert (found.rows, found.fits) == (1, False)
+    scores = plan_scores(
+        placed("deepseek_math", dtype="float32"), 20 * 10**9, length=512, targets=256,
+        most_tokens=4096,
+    )  # fmt: skip
+    assert (scores.batch.rows, scores.batch.remat, scores.fits) == (1, True, False)
+
+
+def test_activations_are_kept_while_half_a_batch_fits():
+    model = placed("deepseek_math", dtype="float32")
+
+    def choice(gigabytes):
+        found = plan_scores(model, int(gigabytes * 1e9), length=512, targets=256, most_tokens=4096)
+        assert found.fits
+        return found.batch.rows, found.batch.remat
+
+    assert choice(63.7) == (8, False)
+    assert choice(44) == (4, False)
+    assert choice(40) == (8, True)
