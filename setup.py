@@ -56,5 +56,12 @@ setup(
         # Question sets that the Hub holds as parquet.
         "hub": ["pyarrow"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
+        # The compiler for GPUs alone, for machines without one: `experiments.bench --compile_for`.
+        # The last is NVIDIA's assembler and its library of elementary functions.
+        "gpu_compile": [
+            "jax-cuda12-plugin>=0.10,<0.12",
+            "jax-cuda12-pjrt>=0.10,<0.12",
+            "nvidia-cuda-nvcc-cu12>=12.6.85",
+        ],
     },
 )

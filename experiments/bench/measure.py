@@ -24,6 +24,7 @@ from experiments.bench.programs import (
     matmul_program,
     prompts_of,
     random_batch,
+    random_parameters,
     torch_programs,
 )
 
@@ -65,7 +66,7 @@ def bench(preset: Preset, repeats: int, compiles: int = 3) -> dict[str, float]:
     # In a process of its own: weights, compilation and one pass; before this one takes a device.
     _, peak, _ = streamed.run_measured(attribute_once_command(preset))
     config, batch = preset.config, random_batch(preset)
-    params = jax.block_until_ready(init_parameters(config, jax.random.key(0), preset.dtype))
+    params = jax.block_until_ready(random_parameters(preset))
     tokens = preset.rows * preset.length
     multiply, operations = matmul_program(preset)
     prompts = prompts_of(preset).tolist()

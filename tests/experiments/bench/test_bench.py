@@ -25,6 +25,19 @@ def params():
     return init_parameters(TINY.config, jax.random.key(0))
 
 
+def test_random_weights_are_made_in_their_own_dtype():
+    preset = dataclasses.replace(TINY, dtype="bfloat16")
+    found = programs.random_parameters(preset)
+    wanted = jax.eval_shape(lambda: init_parameters(TINY.config, jax.random.key(0), "bfloat16"))
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), found) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), wanted
+    )
+    assert float(found["blocks"]["q"].astype("float32").std()) == pytest.approx(0.02, rel=0.1)
+    first, second, _ = found["blocks"]["q"]
+    assert (first != second).any()
+    assert (found["final_norm"] == 1).all()
+
+
 def test_lean_torch_program_scores_the_same_edges(torch, params):
     from experiments.bench import torch_peer
 
