@@ -22,7 +22,7 @@ from experiments.study.footprint import Needs, Placed, Scored, streamed_needs
 from experiments.study.hub import config_folder
 from experiments.study.numerics import weight_dtype
 from experiments.study.pairs import REGISTERED_DTYPE, SIDES, Side, registered_shape
-from experiments.study.plan import Answers, Scores, plan_answers, plan_scores, room_for
+from experiments.study.plan import Answers, Scores, plan_answers, plan_scores
 from experiments.study.settings import Study
 
 # Tokens of a long prompt, and of a usual text with its counted part.
@@ -205,7 +205,7 @@ def programs_text(found: Forecast) -> str:
             f"{len(widths) + len(sizes)} for answers at most (widths of prompts {len(widths)}, sizes "
             f"of the cache {len(sizes)}; again for the last few rows)"
         )
-    texts.append("1 to 3 a side for scores, one a shape of batches")
+    texts.append("3 or 4 a side for scores, one a shape of batches")
     return f"programs to compile: {'; '.join(texts)}"
 
 
@@ -219,10 +219,9 @@ def rungs(first: int, last: int) -> list[int]:
 
 def shortages(study: Study, shape: Shape, found: Forecast, usable: int) -> Iterator[str]:
     """What does not fit, and what would."""
-    room = room_for(usable)
 
     def short(what: str, needs: Needs, ways: list[str]) -> str:
-        text = f"{what} need {needs.total / 1e9:.1f} GB of {room / 1e9:.1f}"
+        text = f"{what} need {needs.total / 1e9:.1f} GB of {usable / 1e9:.1f}"
         return (
             f"{text}; {' or '.join(ways)} would fit" if ways else f"{text}; a larger device would"
         )
@@ -237,7 +236,7 @@ def shortages(study: Study, shape: Shape, found: Forecast, usable: int) -> Itera
         if scores is not None and not scores.fits:
             yield short(what, scores.needs, list(_ways(study, shape, usable, _scores_fit)))
             break
-    if found.streamed is not None and found.streamed.total > room:
+    if found.streamed is not None and found.streamed.total > usable:
         yield short("scores", found.streamed, [])
 
 

@@ -36,7 +36,8 @@ class Answers:
       width: slots of the longest prompts.
       slots: of the cache at its largest.
       prefill, decode, move: what is needed while the cache is at its largest.
-      fits: whether it fits.
+      most: bytes of the one that needs the most.
+      fits: whether they fit.
     """
 
     rows: int
@@ -46,6 +47,7 @@ class Answers:
     prefill: Needs
     decode: Needs
     move: Needs
+    most: int
     fits: bool
 
 
@@ -84,7 +86,7 @@ def plan_answers(
       most_rows: upper limit, about; there is at least one row a way of the data axis.
     """
     ways, width = model.mesh.shape["data"], ladder(width)
-    slots = cache_slots(width, new_tokens)
+    slots, room = cache_slots(width, new_tokens), room_for(usable)
 
     def answers(groups: int) -> Answers:
         rows = groups * ways
@@ -103,13 +105,14 @@ def plan_answers(
             prefill=prefill,
             decode=decode,
             move=move,
-            fits=most <= room_for(usable),
+            most=most,
+            fits=most <= usable,
         )
 
     low, high = 1, max(1, -(-most_rows // ways))
     while low < high:  # needs grow with the rows
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if answers(middle).fits else (low, middle - 1)
+        low, high = (middle, high) if answers(middle).most <= room else (low, middle - 1)
     return answers(low)
 
 
@@ -146,14 +149,15 @@ def plan_scores(
             most_logits=head_logits(usable, model.mesh.size),
         )
         needs = attribution_needs(model, batch)
-        fits = needs.total <= room_for(usable)
+        fits = needs.total <= usable
         return Scores(batch=batch, batch_tokens=tokens, needs=needs, fits=fits)
 
     order = choices(most_tokens, length * ways)
     if remat is not None:
         order = [(remat, tokens) for again, tokens in order if again]
     tried = [scores(*choice) for choice in order]
-    return next((found for found in tried if found.fits), tried[-1])
+    room = room_for(usable)
+    return next((found for found in tried if found.needs.total <= room), tried[-1])
 
 
 def head_logits(usable: int, devices: int) -> int:

@@ -39,10 +39,9 @@ def test_a_row_more_would_not_fit():
     assert found.fits
     assert found.rows % 2 == 0
     programs = (found.prefill, found.decode, found.move)
-    assert max(needs.total for needs in programs) <= room_for(H100)
-    # With as many GB as these rows need, less one, there are fewer.
-    least = max(needs.total for needs in programs)
-    fewer = plan_answers(model, int(least / 0.95) - 1, **common, most_rows=128)
+    assert found.most == max(needs.total for needs in programs) <= room_for(H100)
+    # With a byte less than these rows need there are fewer.
+    fewer = plan_answers(model, int(found.most / 0.95) - 1, **common, most_rows=128)
     assert fewer.rows == found.rows - 2
     assert plan_answers(model, H100, **common, most_rows=7).rows == 8
 
