@@ -68,12 +68,8 @@ class Slots:
         most: int,
         keys: jax.Array,
     ):
-        self._layers, self._config, self._layout, self._most = (
-            layers,
-            config,
-            layout,
-            -(-most // 16) * 16,
-        )
+        self._layers, self._config, self._layout = layers, config, layout
+        self._most = cache_slots(0, most)
         self._stops = frozenset(sampling.stop_tokens)
         # The limit is each row's own; without it, all limits share compiled programs.
         choice = dataclasses.replace(sampling, max_new_tokens=1)

@@ -22,6 +22,7 @@ from experiments.binary import run_main
 from experiments.errors import InputError
 from experiments.grid import run_grid
 from experiments.responses.questions import DATASETS
+from experiments.study.cards import card_of
 from experiments.study.forecast import print_forecast
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 
@@ -43,11 +44,14 @@ def main(_) -> int:
     questions = {
         "file": f.questions, "question_field": f.question_field, "answer_field": f.answer_field,
     }  # fmt: skip
+    if f.device is not None and not f.plan:
+        raise InputError("device: only --plan is made for devices that are not here")
+    card = card_of(f.device) if f.device is not None else None
     chosen = study_flags.studies(
-        "experiments.run", [_pair()], datasets, questions, f.responses, imported
+        "experiments.run", [_pair()], datasets, questions, f.responses, imported, card
     )
     if f.plan:
-        fits = [print_forecast(study, f.device) for study in chosen]
+        fits = [print_forecast(study, card) for study in chosen]
         return 0 if all(fits) else 1
     outcome = run_grid(chosen)
     for path in outcome.reports:

@@ -14,7 +14,7 @@ from eap_jax.sharding import parse_mesh
 from experiments.errors import InputError
 from experiments.responses.questions import DATASETS
 from experiments.scoring import distributed
-from experiments.study.cards import usable_bytes
+from experiments.study.cards import Card, usable_bytes
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import Pair, check_plain_name
 from experiments.study.plan import streamed_bytes
@@ -69,11 +69,13 @@ def define_flags() -> None:
     )
 
 
-def _stream_bytes() -> int | None:
+def _stream_bytes(card: Card | None) -> int | None:
     """`Study.stream_bytes` of the flags; asks JAX for its devices, so it must know them all."""
     f = flags.FLAGS
     if f.memory == "fit":
         return None
+    if card is not None and f.stream_gib is None:
+        return streamed_bytes(card.usable_bytes)
     own = streamed_bytes(usable_bytes(jax.local_devices()[0]))
     return own if f.stream_gib is None else int(f.stream_gib * 2**30)
 
@@ -85,6 +87,7 @@ def studies(
     questions: dict[str, str | None] | None = None,
     responses: str | None = None,
     imported: dict[str, Path] | None = None,
+    card: Card | None = None,
 ) -> list[Study]:
     """One study a pair, with the settings of the shared flags.
 
@@ -94,6 +97,7 @@ def studies(
       datasets: names of question sets, or None for each pair's own.
       questions: `file`, `question_field` and `answer_field` of `QuestionSource`.
       responses, imported: see `Study`.
+      card: what is planned for, or None: the devices at hand, which are started then.
 
     Raises:
       InputError: a flag's value is out of range.
@@ -122,10 +126,11 @@ def studies(
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
     if f.coordinator and not responses:
         raise InputError("coordinator: several processes score a file of answers; pass --responses")
-    # Only the CPU can be divided into as many devices as the mesh asks for.
-    devices = sizes["data"] * sizes["model"] // (f.num_processes or 1)
-    jax.config.update("jax_num_cpu_devices", min(max(1, devices), _MOST_SIMULATED))
-    distributed.start(f.coordinator, f.num_processes, f.process_id)
+    if card is None:
+        # Only the CPU can be divided into as many devices as the mesh asks for.
+        devices = sizes["data"] * sizes["model"] // (f.num_processes or 1)
+        jax.config.update("jax_num_cpu_devices", min(max(1, devices), _MOST_SIMULATED))
+        distributed.start(f.coordinator, f.num_processes, f.process_id)
     source = QuestionSource(
         data_dir=Path(f.data_dir) if f.data_dir else None, limit=f.num_questions
     )
@@ -145,7 +150,7 @@ def studies(
             mesh=f.mesh,
             batch_tokens=f.batch_tokens,
             batch_answers=f.batch_answers,
-            stream_bytes=_stream_bytes(),
+            stream_bytes=_stream_bytes(card),
             command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
         )
         for pair in pairs

@@ -17,7 +17,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.decoding import ladder
 from eap_jax.sharding import abstract_mesh, make_mesh
 from experiments.errors import InputError
-from experiments.study.cards import CARDS, card_of, usable_bytes
+from experiments.study.cards import CARDS, Card, usable_bytes
 from experiments.study.footprint import Needs, Placed, Scored, streamed_needs
 from experiments.study.hub import config_folder
 from experiments.study.numerics import weight_dtype
@@ -75,17 +75,17 @@ class Forecast:
     streamed: Needs | None
 
 
-def print_forecast(study: Study, device: str | None) -> bool:
+def print_forecast(study: Study, card: Card | None) -> bool:
     """Print what a study will need on each device; returns whether it fits.
 
     Args:
       study: the settings.
-      device: a GPU that need not be here (`cards.card_of`), or None: the devices at hand.
+      card: a GPU that need not be here, or None: the devices at hand.
 
     Raises:
-      InputError, CheckpointError: an unknown device or mesh, or a model without a readable shape.
+      InputError, CheckpointError: too few devices, or a model without a readable shape.
     """
-    devices = devices_of(study.mesh, device)
+    devices = devices_of(study.mesh, card)
     shapes = {side: shape_of(study, side) for side in SIDES}
     print(f"pair: {study.pair.key} ({study.pair.method}): {study.pair.base} -> {study.pair.rl}")
     mesh = f", mesh {study.mesh}" if study.mesh else ""
@@ -107,10 +107,9 @@ def print_forecast(study: Study, device: str | None) -> bool:
     return not missing
 
 
-def devices_of(mesh: str, device: str | None) -> Devices:
+def devices_of(mesh: str, card: Card | None) -> Devices:
     """The devices of a mesh: cards that need not be here, or the ones at hand."""
-    if device is not None:
-        card = card_of(device)
+    if card is not None:
         return Devices(name=card.name, number=abstract_mesh(mesh).size, usable=card.usable_bytes)
     try:
         found = make_mesh(mesh).devices

@@ -64,6 +64,7 @@ def test_a_config_alone_is_enough(processes, tmp_path, dtype):
     ("flags", "message"),
     [
         (("--device=b200",), "error: device: expected h100, a100, h200, a800 or a number of GiB"),
+        (("--noplan", "--device=h100"), "error: device: only --plan is made for"),
         (("--mesh=data:x", "--device=h100"), "error: flags: mesh: expected data:N,model:M"),
     ],
 )
