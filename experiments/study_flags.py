@@ -70,14 +70,15 @@ def define_flags() -> None:
 
 
 def _stream_bytes(card: Card | None) -> int | None:
-    """`Study.stream_bytes` of the flags; asks JAX for its devices, so it must know them all."""
+    """`Study.stream_bytes` of the flags. Only where neither they nor a card say it, JAX is asked for
+    its devices, so it must know them all."""
     f = flags.FLAGS
     if f.memory == "fit":
         return None
-    if card is not None and f.stream_gib is None:
-        return streamed_bytes(card.usable_bytes)
-    own = streamed_bytes(usable_bytes(jax.local_devices()[0]))
-    return own if f.stream_gib is None else int(f.stream_gib * 2**30)
+    if f.stream_gib is not None:
+        return int(f.stream_gib * 2**30)
+    own = card.usable_bytes if card is not None else usable_bytes(jax.local_devices()[0])
+    return streamed_bytes(own)
 
 
 def studies(

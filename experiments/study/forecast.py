@@ -22,7 +22,13 @@ from experiments.study.footprint import Needs, Placed, Scored, streamed_needs
 from experiments.study.hub import config_folder
 from experiments.study.numerics import weight_dtype
 from experiments.study.pairs import REGISTERED_DTYPE, SIDES, Side, registered_shape
-from experiments.study.plan import Answers, Scores, plan_answers, plan_scores
+from experiments.study.plan import (
+    Answers,
+    Scores,
+    plan_answers,
+    plan_scores,
+    streamed_bytes,
+)
 from experiments.study.settings import Study
 
 # Tokens of a long prompt, and of a usual text with its counted part.
@@ -131,7 +137,7 @@ def shape_of(study: Study, side: Side) -> Shape:
         dtype = checkpoint_dtype(folder)
     except CheckpointError:  # the weights are not here; a silent config.json means float32
         stated = read_json(folder / "config.json")
-        dtype = stated.get("dtype", stated.get("torch_dtype")) or "float32"
+        dtype = stated.get("dtype") or stated.get("torch_dtype") or "float32"
     return Shape(config=config, dtype=dtype, origin=str(folder / "config.json"))
 
 
@@ -246,7 +252,7 @@ def _ways(study: Study, shape: Shape, usable: int, fits: Callable[[Forecast], bo
         "--numerics=bfloat16": {"numerics": "bfloat16"},
         "--mesh=model:2": {"mesh": "model:2"},
         "--mesh=model:4": {"mesh": "model:4"},
-        "--memory=stream": {"stream_bytes": 2**31, "mesh": ""},
+        "--memory=stream": {"stream_bytes": streamed_bytes(usable), "mesh": ""},
     }
     changes |= {
         f"--max_new_tokens={tokens}": {"pair": dataclasses.replace(pair, max_new_tokens=tokens)}

@@ -1,11 +1,18 @@
 """`--plan`: what a study needs, before a weight is loaded or a question asked."""
 
+import dataclasses
 import json
+import types
 
 import pytest
 
 from eap_jax.decoding import ladder
-from experiments.study.forecast import rungs
+from experiments import study_flags
+from experiments.bench.gpu_compile import study_of
+from experiments.study.cards import card_of
+from experiments.study.forecast import Shape, forecast, rungs, shortages
+from experiments.study.pairs import SHAPES
+from experiments.study.plan import streamed_bytes
 
 FLAGS = ("--plan", "--pair=deepseek_math", "--device=h100")
 
@@ -51,6 +58,7 @@ def test_a_config_alone_is_enough(processes, tmp_path, dtype):
     config = {
         "architectures": ["LlamaForCausalLM"], "vocab_size": 1000, "num_hidden_layers": 2,
         "hidden_size": 64, "intermediate_size": 128, "num_attention_heads": 4, "torch_dtype": dtype,
+        "dtype": None,
     }  # fmt: skip
     (tmp_path / "config.json").write_text(json.dumps(config))
     folder = f"checkpoint={tmp_path}"
@@ -81,3 +89,25 @@ def test_rungs_are_the_ladders_and_end_at_the_last():
     assert found == sorted(set(found))
     every = {ladder(slots) for slots in range(1, 4097)}
     assert set(found) == every | {4352}
+
+
+@pytest.mark.parametrize(("given", "kept"), [(None, 6 * 2**30), (1.5, 3 * 2**29), (0.0, 0)])
+def test_a_stream_for_a_card_asks_for_no_device(monkeypatch, given, kept):
+    """Where JAX_PLATFORMS names what is not there, asking would end the plan in a traceback."""
+    chosen = types.SimpleNamespace(FLAGS=types.SimpleNamespace(memory="stream", stream_gib=given))
+    monkeypatch.setattr(study_flags, "flags", chosen)
+    monkeypatch.setattr(study_flags.jax, "local_devices", None)
+    assert study_flags._stream_bytes(card_of("24")) == kept
+
+
+def test_streaming_is_advised_as_it_would_run():
+    """With a third of 3.9 GB kept between layers; 2 GiB would not fit."""
+    study = dataclasses.replace(study_of("deepseek_math", "", "float32"), batch_tokens=1024)
+    shape = Shape(config=SHAPES["deepseek_math"], dtype="bfloat16", origin="")
+    usable = int(3.9e9)
+    _, scores = shortages(study, shape, forecast(study, shape, usable), usable)
+    streaming = dataclasses.replace(study, stream_bytes=streamed_bytes(usable))
+    assert forecast(streaming, shape, usable).streamed.total <= usable
+    assert "--memory=stream" in scores
+    larger = dataclasses.replace(study, stream_bytes=2**31)
+    assert forecast(larger, shape, usable).streamed.total > usable
