@@ -61,12 +61,17 @@ def study_programs(
     """
     config = SHAPES[study.pair.key]
     if layers is not None:
-        windows = config.layer_windows and config.layer_windows[:layers]
-        config = dataclasses.replace(config, num_layers=layers, layer_windows=windows)
+        config = of_depth(config, layers)
     jax.config.update("jax_default_matmul_precision", product_precision(REGISTERED_DTYPE))
     yield from answer_programs(study, config, mesh, usable)
     use_numerics(study.numerics)
     yield from score_programs(study, config, mesh, usable)
+
+
+def of_depth(config: ModelConfig, layers: int) -> ModelConfig:
+    """The shape with fewer or more layers, whose windows go on as they began."""
+    windows = config.layer_windows and (config.layer_windows * layers)[:layers]
+    return dataclasses.replace(config, num_layers=layers, layer_windows=windows)
 
 
 def answer_programs(

@@ -16,8 +16,9 @@ from gpu_probe import BATCH, DECODED, NARROW, WIDE
 from converters import cuda_plugin
 from eap_jax.parameters import parameter_shapes
 from experiments import child_python
-from experiments.bench import gpu_compile
+from experiments.bench import gpu_compile, gpu_programs
 from experiments.errors import InputError
+from experiments.study.pairs import SHAPES
 
 _ARRAY = re.compile(r"\b(pred|[su]\d+|bf16|f16|f32|f64)\[([\d,]*)\]")
 _DEFINITION = re.compile(r"^\s*(?:ROOT )?(%[\w.\-]+) = (.+?) ([\w\-]+)\(([^)]*)\)", re.M)
@@ -188,3 +189,11 @@ def test_without_the_compiler_one_line_says_what_to_install(monkeypatch):
 def test_pairs_without_a_registered_shape_are_refused():
     with pytest.raises(InputError, match="expected one of deepseek_math, .*found 'tiny_grpo'"):
         gpu_compile.study_of("tiny_grpo", "", "float32")
+
+
+@pytest.mark.parametrize("layers", [1, 32, 40])
+def test_another_depth_keeps_the_windows(layers):
+    found = gpu_programs.of_depth(SHAPES["mistral"], layers)
+    assert found.num_layers == layers
+    assert found.layer_windows == (4096,) * layers
+    assert gpu_programs.of_depth(SHAPES["qwen25"], layers).layer_windows is None
