@@ -5,7 +5,7 @@ import dataclasses
 import jax
 
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
-from experiments.study.cards import usable_bytes
+from experiments.study.cards import usable_on
 from experiments.study.footprint import Placed, Scored, attribution_needs
 from experiments.study.plan import choices, head_logits, room_for
 
@@ -35,8 +35,7 @@ def fitting_batches(
       texts, cuts: see `batching.pad_into_batches`.
       batch_tokens: the most tokens of a batch.
     """
-    device = model.mesh.local_devices[0]
-    usable = usable_bytes(device)
+    usable = usable_on(model.mesh)
     most_logits = head_logits(usable, model.mesh.size)
     ways = model.mesh.shape["data"]
     longest = ways * max(len(text.tokens) for text in texts)
@@ -46,7 +45,7 @@ def fitting_batches(
             batch_tokens=tokens,
             multiple=ways,
             cuts=cuts,
-            most_padding=most_padding(device),
+            most_padding=most_padding(model.mesh.local_devices[0]),
         )
         found = Fitting(batches=batches, remat=remat, most_logits=most_logits)
         shapes = {padded.batch.tokens_BT.shape: padded for padded in batches}

@@ -11,6 +11,9 @@ import os
 from pathlib import Path
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
 
 from experiments.errors import InputError
 
@@ -83,3 +86,13 @@ def usable_bytes(device: jax.Device) -> int:
     if limit.is_file() and (text := limit.read_text().strip()).isdigit():
         total = min(total, int(text))
     return int(SHARE * (total // jax.local_device_count()))
+
+
+def usable_on(mesh: Mesh) -> int:
+    """`usable_bytes` of the device of a mesh that has the least, the same in all its processes: from
+    different figures they would choose different programs, and wait for each other for ever."""
+    own = min(map(usable_bytes, mesh.local_devices))
+    if jax.process_count() == 1:
+        return own
+    # In MiB: JAX exchanges 32 bits.
+    return int(multihost_utils.process_allgather(np.int32(own >> 20)).min()) << 20

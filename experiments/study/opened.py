@@ -19,7 +19,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
 from experiments.errors import InputError
-from experiments.study.cards import usable_bytes
+from experiments.study.cards import usable_on
 from experiments.study.footprint import Placed
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
@@ -60,7 +60,7 @@ class OpenStudy:
     @property
     def usable_bytes(self) -> int:
         """Bytes of one device that arrays may take."""
-        return usable_bytes(self.mesh.local_devices[0])
+        return usable_on(self.mesh)
 
     def placed(self, side: Side, dtype: str) -> Placed:
         """A side's model as plans see it."""

@@ -24,7 +24,7 @@ def test_the_choice_turns_where_the_plan_fills_the_memory(mesh, monkeypatch):
         return attribution_needs(model, batch).total
 
     def choice(usable):
-        monkeypatch.setattr(memory, "usable_bytes", lambda _: usable)
+        monkeypatch.setattr(memory, "usable_on", lambda _: usable)
         found = memory.fitting_batches(model, TEXTS, batch_tokens=1024, cuts=())
         (shape,) = {padded.batch.tokens_BT.shape for padded in found.batches}
         return shape[0], found.remat
@@ -57,7 +57,7 @@ def test_a_split_model_leaves_more_room(monkeypatch):
     needs = {mesh: attribution_needs(model, batch).total for mesh, model in models.items()}
     assert needs["model:2"] < needs[""]
     between = (needs[""] + needs["model:2"]) / 2 / 0.95
-    monkeypatch.setattr(memory, "usable_bytes", lambda _: int(between))
+    monkeypatch.setattr(memory, "usable_on", lambda _: int(between))
     found = {
         mesh: memory.fitting_batches(model, TEXTS, batch_tokens=1024, cuts=()).remat
         or memory.fitting_batches(model, TEXTS, batch_tokens=1024, cuts=()).batches[1:] != []

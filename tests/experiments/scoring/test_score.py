@@ -136,7 +136,7 @@ def test_the_pass_recomputes_and_lays_out_as_memory_and_mesh_ask(
 ):
     mesh, asked = make_mesh(mesh), []
     # With enough memory all is kept; with none, nothing.
-    monkeypatch.setattr(memory, "usable_bytes", lambda _: 0 if recompute else 2**40)
+    monkeypatch.setattr(memory, "usable_on", lambda _: 0 if recompute else 2**40)
 
     def recorded(*args, **kwargs):
         asked.append((kwargs["remat"], kwargs["layout"]))
