@@ -13,8 +13,8 @@ import toys
 
 from converters.convert import to_orbax
 from converters.errors import CheckpointError
-from converters.load import checkpoint_hash, load_checkpoint
-from eap_jax.parameters import parameter_shapes
+from converters.load import checkpoint_dtype, checkpoint_hash, load_checkpoint
+from eap_jax.parameters import parameter_shapes, separate_layers
 from eap_jax.sharding import make_mesh, parameter_shardings
 from eap_jax.transformer import Transformer
 
@@ -114,6 +114,32 @@ def test_both_kinds_are_restored_to_their_shards(kind, mesh, folders):
     # 61 tokens cannot be halved; norms have no axis of the mesh.
     split = {"q", "k", "v", "o", "gate", "up", "down", "q_bias", "k_bias", "v_bias"}
     assert halves == (split if mesh == "model:2" else set())
+
+
+@pytest.mark.parametrize("mesh", ["", "model:2"])
+@pytest.mark.parametrize("kind", ["hf", "orbax"])
+def test_separate_layers_are_those_of_the_stack_on_the_same_shards(kind, mesh, folders):
+    mesh = make_mesh(mesh)
+    stacked = separate_layers(jax.tree.map(np.asarray, folders[1]["bfloat16"]))
+    loaded = load_checkpoint(
+        folders[0][kind, "bfloat16"],
+        shardings=parameter_shardings(TOY.config, mesh, separate=True),
+        separate=True,
+    )
+    assert_same(loaded.params, jax.tree.map(np.asarray, stacked))
+    halves = {leaf.sharding.shard_shape(leaf.shape) for leaf in jax.tree.leaves(loaded.params)}
+    whole = {leaf.shape for leaf in jax.tree.leaves(loaded.params)}
+    assert (halves == whole) == (mesh.size == 1)
+    alone = load_checkpoint(folders[0][kind, "bfloat16"], separate=True)
+    assert_same(alone.params, jax.tree.map(np.asarray, stacked))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_the_dtype_is_that_of_the_weights_whatever_config_json_says(dtype, folders, tmp_path):
+    assert checkpoint_dtype(folders[0]["orbax", dtype]) == dtype
+    stated = "float32" if dtype == "bfloat16" else "bfloat16"
+    hf_folder.write_toy(tmp_path, TOY, folders[1][dtype], dtype=DTYPES[dtype], torch_dtype=stated)
+    assert checkpoint_dtype(tmp_path) == dtype
 
 
 def test_a_tied_copy_of_the_head_is_no_parameter(tmp_path):
