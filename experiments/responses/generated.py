@@ -128,8 +128,9 @@ def _saved(found, questions, prompts, tokenizer, file, progress) -> Iterator[Ans
             os.fsync(file.fileno())
             synced = time.perf_counter()
         tokens += len(response)
+        rate = tokens / (time.perf_counter() - begin)
+        progress.set_postfix_str(f"{rate:.0f} tokens/s", refresh=False)
         progress.update()
-        progress.set_postfix_str(f"{tokens / (time.perf_counter() - begin):.0f} tokens/s")
         yield answer
     os.fsync(file.fileno())
 
