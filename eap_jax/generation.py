@@ -31,7 +31,8 @@ __all__ = ["Sampling", "finished", "generate"]
 # Rows are refilled in groups of 1 / _REFILL of a batch: a prefill of few tokens costs a GPU as much
 # as a decoding step of all rows, a free row costs its part of every step.
 _REFILL = 8
-# Prompt tokens, padding included, that go through the model at once, a device of the data axis.
+# An idle batch is filled at once if that is at most so many prompt tokens, padding included, on each
+# device of the data axis; otherwise in those groups too.
 _PREFILL_TOKENS = 4096
 # Once this share of a batch's rows is at work and no prompt waits, it goes on with so many rows ...
 _SHARE = 4
