@@ -27,11 +27,19 @@ from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import OWN_PROMPT
 from experiments.study.settings import Study
 
+# Flags of what --compile_for compiles.
+_OF_A_STUDY = ("pair", "mesh", "numerics", "layers")
+
 
 def main(_) -> None:
     if flags.FLAGS.compile_for:
         print(json.dumps(_compiled()))
         return
+    for name in _OF_A_STUDY:
+        if flags.FLAGS[name].present:
+            raise InputError(
+                f"{name}: expected beside --compile_for, whose study has it, found without"
+            )
     preset = PRESETS[flags.FLAGS.preset]
     if (flags.FLAGS.growth or flags.FLAGS.answers) and flags.FLAGS.preset == "7b":
         raise InputError("growth, answers: a preset that fits in memory is needed, found 7b")

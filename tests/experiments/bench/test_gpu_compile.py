@@ -8,6 +8,7 @@ import json
 import math
 import re
 import subprocess
+import types
 
 import gpu_probe
 import pytest
@@ -16,6 +17,7 @@ from gpu_probe import BATCH, DECODED, NARROW, WIDE
 from converters import cuda_plugin
 from eap_jax.parameters import parameter_shapes
 from experiments import child_python
+from experiments.bench import __main__ as bench
 from experiments.bench import gpu_compile, gpu_programs
 from experiments.errors import InputError
 from experiments.study.pairs import SHAPES
@@ -197,3 +199,18 @@ def test_another_depth_keeps_the_windows(layers):
     assert found.num_layers == layers
     assert found.layer_windows == (4096,) * layers
     assert gpu_programs.of_depth(SHAPES["qwen25"], layers).layer_windows is None
+
+
+def test_a_flag_of_the_study_compiled_is_not_ignored_without_one(monkeypatch):
+    """The bench of this machine knows no mesh, so --mesh=data:2 would be measured on one device."""
+
+    class Given(dict):
+        def __getattr__(self, name):
+            return None
+
+    flag = types.SimpleNamespace(present=0)
+    given = Given(dict.fromkeys(("pair", "mesh", "numerics", "layers"), flag))
+    given["mesh"] = types.SimpleNamespace(present=1)
+    monkeypatch.setattr(bench.flags, "FLAGS", given)
+    with pytest.raises(InputError, match="mesh: expected beside --compile_for"):
+        bench.main(None)
