@@ -149,6 +149,7 @@ def _cell(cell: CellResult, drawn: Mapping[str, Figure] | None) -> dict[str, Any
         "figures": [
             {"title": figure.title, "text": figure.text, "image": data_uri(drawn[figure.name])}
             for figure in CELL_FIGURES
+            if figure.name in drawn
         ],
         "examples": examples(cell),
     }

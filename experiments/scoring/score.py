@@ -70,9 +70,10 @@ class _Collected:
                 (self.scores_AnWR, found.scores_BWR),
                 (self.losses_An, found.loss_B),
                 (self.norms_An, found.gradient_norm_B),
-                (self.parts_AnJ, found.loss_parts_BJ),
             ):
                 put_rows(ordered[place], padded, gathered(result))
+            losses_BJ = gathered(found.target_losses_BJ)
+            put_rows(self.parts_AnJ[place], padded, losses_BJ * padded.weights_ABJ[place])
         self._tokens += padded.tokens
         self.progress.update(len(padded.indices))
         rate = self._tokens / (time.perf_counter() - self._begin)
