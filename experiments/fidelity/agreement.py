@@ -79,7 +79,6 @@ def agreement(
     }
     return {
         "estimator": estimator,
-        "edges": int(cut_WR.sum()),
         "samples": len(effects_mWR),
         **over(cut_WR, top=True),
         "per_sample": _per_sample(scores_mWR[:, cut_WR], effects_mWR[:, cut_WR]),
@@ -128,9 +127,7 @@ def _figures(
     values = {name: float(values_Z[0]) for name, values_Z in resampled.items()}
     values |= {"pearson": pearson, "spearman": spearman}
     intervals = {name: _percentiles(values_Z[1:]) for name, values_Z in resampled.items()}
-    if not top:
-        values["edges"] = scores_mE.shape[1]
-    return values | {"intervals": intervals}
+    return {"edges": scores_mE.shape[1], **values, "intervals": intervals}
 
 
 def _correlations(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
