@@ -155,8 +155,8 @@ def _cell(
         ],
         median_ratios=found.get("median_ratios", {}),
         where_loss_is={
-            side: Concentration.from_json(facts["where_loss_is"])
-            for side, facts in found["sides"].items() if "where_loss_is" in facts
+            side: Concentration.from_json(fields)
+            for side, fields in found.get("where_loss_is", {}).items()
         },
     )  # fmt: skip
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from eap_jax.graph import edge_mask, num_layers_of
 from experiments import store
+from experiments.errors import InputError
 from experiments.fidelity.effects import effects_path
 from experiments.fidelity.logit_difference import logit_difference_path
 from experiments.scoring.cells import Cell, results_path
@@ -31,23 +32,21 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
       metric over the whole matrix as published; `median_ratios` of questions beside it; `views`, the
       same metrics in other views; `edges_only`, the same over real edges, without the structural zeros;
       `sensitivities` to bins, range and N.
+
+    Raises:
+      InputError: a file is missing, broken, or of another number of questions.
     """
-    data, sides = {}, {}
+    data, sides, places = {}, {}, {}
     for side in SIDES:
         data[side] = _side_data(opened, cell, side)
         facts = store.read_json(cell.directory / f"losses_{side}.json")
         positions = facts.get("positions")
-        sides[side] = {
-            "health": facts["health"],
-            "loss": float(np.mean(facts["losses"])),
-            "where_loss_is": dataclasses.asdict(
-                concentration(
-                    data[side].scores_nWR,
-                    data[side].losses_n,
-                    None if positions is None else np.asarray(positions),
-                )
-            ),
-        }
+        sides[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
+        places[side] = concentration(
+            data[side].scores_nWR,
+            data[side].losses_n,
+            None if positions is None else np.asarray(positions),
+        )
     base_nWR, rl_nWR = data["base"].scores_nWR, data["rl"].scores_nWR
     mask_WR = edge_mask(num_layers_of(*base_nWR.shape[1:]))
     low_WR, high_WR = edge_intervals(base_nWR, rl_nWR)
@@ -62,6 +61,7 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "samples": len(cell.selection.rows),
         "selection": [dataclasses.asdict(step) for step in cell.selection.steps],
         "sides": sides,
+        "where_loss_is": {side: dataclasses.asdict(found) for side, found in places.items()},
         "metrics": _plain(published),
         "median_ratios": median_ratios(base_nWR, rl_nWR),
         "views": [
@@ -79,8 +79,14 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
 def _side_data(opened: OpenStudy, cell: Cell, side: Side) -> SideData:
     """What one side's files hold; what an earlier program did not save is None."""
     scores_nWR = store.read_results(results_path(opened, cell, side))
-    facts = store.read_json(cell.directory / f"losses_{side}.json")
+    path = cell.directory / f"losses_{side}.json"
+    facts = store.read_json(path)
     norms = facts.get("gradient_norms")
+    for name in ("losses", "gradient_norms"):
+        if len(facts.get(name, scores_nWR)) != len(scores_nWR):
+            raise InputError(
+                f"{path}: {name}: expected {len(scores_nWR)}, one a question, found {len(facts[name])}"
+            )
     lead, exact = logit_difference_path(cell, side), effects_path(cell, side)
     effects = store.read_effects(exact, scores_nWR.shape) if exact.exists() else None
     return SideData(

@@ -26,7 +26,8 @@ class Concentration:
     Attributes:
       position_shares: share of the loss on each counted answer token, from the first on; empty
         where it was not saved.
-      effective_positions: exp of the shares' entropy: over how many positions the loss spreads.
+      effective_positions: exp of the shares' entropy: over how many positions the loss spreads; 0
+        where it was not saved.
       top_questions: share of the loss in the 5 questions that have most of it.
       top_intensity: share of the activation intensity in the 5 questions that have most of it.
     """
@@ -58,7 +59,7 @@ def concentration(
       positions_J: mean loss on each counted answer token, or None.
     """
     shares: tuple[float, ...] = ()
-    effective = math.nan
+    effective = 0.0
     if positions_J is not None and positions_J.sum() > 0:
         shares_J = positions_J / positions_J.sum()
         shares = tuple(float(share) for share in shares_J)
