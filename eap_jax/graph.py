@@ -49,6 +49,35 @@ def num_edges(num_layers: int, granularity: Granularity = "qkv") -> int:
     return int(edge_mask(num_layers, granularity).sum())
 
 
+def reader_kinds(num_layers: int) -> tuple[str, ...]:
+    """`q`, `k`, `v`, `mlp` or `logits` for each of the 4L + 1 readers."""
+    return ("q", "k", "v", "mlp") * num_layers + ("logits",)
+
+
+def edge_distances(num_layers: int) -> np.ndarray:
+    """[W, R] int: attentions and MLPs that write between an edge's writer and its reader.
+
+    0 where the writer is the last before the reader, negative where there is no edge.
+    """
+    seen_R = edge_mask(num_layers).sum(axis=0)
+    return seen_R[None, :] - 1 - np.arange(1 + 2 * num_layers)[:, None]
+
+
+def single_writer_edges(num_layers: int) -> tuple[tuple[int, int], ...]:
+    """Edges whose reader reads nothing else: (writer, reader) places of `input -> a0<q, k, v>`.
+
+    A norm before the reader divides the size of its only write out again, so a derivative along the
+    write is zero whatever cutting it does: a gradient cannot measure these edges.
+    """
+    alone_R = edge_mask(num_layers).sum(axis=0) == 1
+    return tuple((0, int(reader)) for reader in np.flatnonzero(alone_R))
+
+
+def edge_name(writer: int, reader: int, num_layers: int) -> str:
+    """`m0 -> a1<q>`: what `parse_edge` reads."""
+    return f"{writer_names(num_layers)[writer]} -> {reader_names(num_layers)[reader]}"
+
+
 def parse_edge(
     edge: str | tuple[str, str], num_layers: int, granularity: Granularity = "qkv"
 ) -> tuple[int, int]:

@@ -3,6 +3,9 @@
 Self-entropy (arXiv 2509.21044): the input is the prompt and all but the last of the counted answer
 tokens, the targets are the counted answer tokens, and the loss is the mean over targets of
 -log softmax(logits)[target].
+
+The self-entropy of a certain answer is flat, whatever the logits are: its softmax is saturated. The
+runner-up's lead, a difference of two logits, is not.
 """
 
 from collections.abc import Callable
@@ -48,3 +51,22 @@ def self_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     # Not by an index: its gradient would be a buffer of zeros with one number in each row.
     tokens = jax.lax.broadcasted_iota(targets.dtype, log_probabilities.shape, logits.ndim - 1)
     return -jnp.sum(jnp.where(tokens == targets[..., None], log_probabilities, 0), axis=-1)
+
+
+def runner_up_lead(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """How far the best other token stands above the target: below 0 where the target is the first.
+
+    Minus the logit difference, so that, like a loss, it rises as the target becomes less likely.
+
+    Args:
+      logits: [..., V], any float dtype, V at least 2.
+      targets: [...] int32 in [0, V).
+
+    Returns:
+      [...] float32, logits; of several equal best others the gradient is shared.
+    """
+    logits = logits.astype(jnp.float32)
+    tokens = jax.lax.broadcasted_iota(targets.dtype, logits.shape, logits.ndim - 1)
+    is_target = tokens == targets[..., None]
+    others = jnp.where(is_target, -jnp.inf, logits)
+    return jnp.max(others, axis=-1) - jnp.sum(jnp.where(is_target, logits, 0), axis=-1)

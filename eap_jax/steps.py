@@ -70,10 +70,15 @@ class Attribution:
       scores_BWR: [B, W, R] float32; an entry without an edge is 0. A positive score predicts that
         removing the edge raises the loss.
       loss_B: [B] float32, nats.
+      target_losses_BJ: [B, J] float32, nats: the loss at each target, whatever its weight.
+      gradient_norm_B: [B] float32: norm of the loss's gradient at the last stream, over all its
+        places and numbers.
     """
 
     scores_BWR: jax.Array
     loss_B: jax.Array
+    target_losses_BJ: jax.Array
+    gradient_norm_B: jax.Array
 
 
 @flax.struct.dataclass
@@ -84,11 +89,15 @@ class Head:
       grads: gradients with respect to the last stream, [B, length of the loss, D] each.
       scores_BWA: edges into `logits`.
       losses: [B] float32 each.
+      target_losses_BJ: before they are weighted.
+      gradient_norms: [B] float32 each, of `grads`.
     """
 
     grads: tuple[jax.Array, ...]
     scores_BWA: jax.Array
     losses: tuple[jax.Array, ...]
+    target_losses_BJ: jax.Array
+    gradient_norms: tuple[jax.Array, ...]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -170,6 +179,10 @@ def head_step(program: HeadProgram, ends: dict, state: State, work: Work) -> Hea
         grads=grads,
         scores_BWA=_contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
         losses=tuple(jnp.sum(losses_BJ * weights_BJ, axis=1) for weights_BJ in work.weights_ABJ),
+        target_losses_BJ=losses_BJ,
+        gradient_norms=tuple(
+            jnp.sqrt(jnp.sum(grad_BTD.astype(jnp.float32) ** 2, axis=(1, 2))) for grad_BTD in grads
+        ),
     )
 
 
@@ -218,6 +231,8 @@ def finish(scores_LBWX: jax.Array, head: Head, granularity: Granularity) -> tupl
                 scores_LBWX[..., 4 * a : 4 * a + 4], head.scores_BWA[..., a : a + 1], granularity
             ),
             loss_B=loss_B,
+            target_losses_BJ=head.target_losses_BJ,
+            gradient_norm_B=head.gradient_norms[a],
         )
         for a, loss_B in enumerate(head.losses)
     )

@@ -18,6 +18,9 @@ from filelock import FileLock, Timeout
 from converters.errors import CheckpointError
 from experiments import manifest
 from experiments.errors import InputError
+from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
+from experiments.fidelity.effects import can_cut, choose, cut_cells
+from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.report import report
 from experiments.report.formats import health_text
 from experiments.responses.rows import rows_of
@@ -82,11 +85,20 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
     cells.sort(key=lambda cell: (study.datasets.index(cell.dataset), study.rules.index(cell.rule)))
 
+    exact = study.fidelity != "off"
+    if exact and (reason := can_cut(opened)) is not None:
+        exact = False
+        say(f"{pair}: no edge is cut exactly: {reason}")
+
     for side in SIDES:  # one side's weights are loaded once for all cells
 
         def score(group: list[Cell], side: Side = side) -> None:
             with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
                 score_cells(opened, group, side)
+                if exact:
+                    choose(opened, group, say if side == SIDES[0] else _unsaid)
+                    cut_cells(opened, group, side)
+                    score_logit_difference(opened, group, side)
 
         def lock(group: list[Cell], side: Side = side) -> FileLock:
             return _lock(study, group[0].group, side)
@@ -100,10 +112,16 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                 sides = cell_metrics.measure_cell(opened, cell)["sides"]
                 health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
                 say(f"{cell.name}: column-sum health {health} (0 is perfect)")
+                if (fidelity := measure_fidelity(opened, cell)) is not None:
+                    say(f"{cell.name}: {fidelity_line(fidelity)}")
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
         outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
+
+
+def _unsaid(_: str) -> None:
+    """A line that was said for the other side."""
 
 
 def lock_in(directory: Path, *names: str) -> FileLock:

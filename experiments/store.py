@@ -3,12 +3,15 @@
     <workdir>/<pair>/manifest.json, report.html, table.md, table.csv
     <workdir>/<pair>/<dataset>/answers.json, responses_{base,rl}.jsonl, all_correct.jsonl
     <workdir>/<pair>/<dataset>/cut<alpha>/results_<series>_<dataset>_<side>_cut<alpha>.npz
-    <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json
+    <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json, views.csv
+    <workdir>/<pair>/<dataset>/cut<alpha>/effects_<side>.npz, logit_difference_<side>.npz,
+        fidelity_plan.json (what is cut), fidelity.json
 
 Every file is written under a temporary name and renamed, so it is whole or absent. The name is the
 same each time: what a kill leaves is overwritten. A file has one writer at a time, by grid's locks.
 """
 
+import dataclasses
 import io
 import json
 import math
@@ -136,6 +139,49 @@ def read_results(path: str | Path) -> np.ndarray:
     except ValueError as error:
         raise InputError(f"{path}: {error}") from None
     return all_scores.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effects:
+    """Exact effects of some samples.
+
+    Attributes:
+      effects_mWR: float32, NaN where an edge was not cut.
+      rows_m: int, the samples' places in the cell's all_scores.
+    """
+
+    effects_mWR: np.ndarray
+    rows_m: np.ndarray
+
+
+def read_effects(path: Path, shape: tuple[int, ...]) -> Effects:
+    """A file of exact effects.
+
+    Args:
+      path: effects_<side>.npz.
+      shape: [n, W, R] of the scores that the effects belong to.
+
+    Raises:
+      InputError: no such file, not an npz of arrays, a missing key, or wrong shapes or rows.
+    """
+    found = read_arrays(path, ("effects", "rows"))
+    effects, rows = found["effects"], found["rows"]
+    if (
+        not np.issubdtype(effects.dtype, np.floating)
+        or not np.issubdtype(rows.dtype, np.integer)
+        or not len(rows)
+        or effects.shape != (rows.size, *shape[1:])
+    ):
+        raise InputError(
+            f"{path}: expected effects [m, {shape[1]}, {shape[2]}] of m rows, found {effects.dtype} "
+            f"{effects.shape} and {rows.dtype} {rows.shape}"
+        )
+    if not (rows.min() >= 0 and rows.max() < shape[0]) or np.isinf(effects).any():
+        raise InputError(
+            f"{path}: expected rows from 0 to {shape[0] - 1} and no infinity, found rows "
+            f"{rows.min()} to {rows.max()}"
+        )
+    return Effects(effects_mWR=effects.astype(np.float32), rows_m=rows)
 
 
 def claim(path: Path, settings: dict[str, Any]) -> None:

@@ -64,6 +64,10 @@ def define_flags() -> None:
         "stream_gib", None,
         "GiB kept between layers with --memory=stream; a quarter of the memory if not given.", 0,
     )  # fmt: skip
+    flags.DEFINE_enum(
+        "fidelity", Study.fidelity, ["auto", "all", "off"],
+        "How much is ablated exactly: auto, at most four times what attribution costs; all; off.",
+    )  # fmt: skip
     flags.DEFINE_integer(
         "batch_answers", Study.batch_answers, "Most answers decoded together.", lower_bound=1
     )
@@ -152,6 +156,7 @@ def studies(
             batch_tokens=f.batch_tokens,
             batch_answers=f.batch_answers,
             stream_bytes=_stream_bytes(card),
+            fidelity=f.fidelity,
             command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
         )
         for pair in pairs

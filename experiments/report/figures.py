@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from eap_jax.graph import edge_mask, reader_names, writer_names
+from experiments.report.effect_figure import scores_and_effects
 from experiments.report.figure_style import (
     BASE_COLOUR,
     DIFFERENCE_COLOURS,
@@ -176,15 +177,28 @@ def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CellFigure:
-    """A figure that every cell has: file name, how it is drawn, title and text for the report."""
+    """A figure of a cell: file name, how it is drawn, title and text for the report.
+
+    `possible` says whether a cell has what it needs.
+    """
 
     name: str
     draw: Callable[[CellResult], Figure]
     title: str
     text: str
+    possible: Callable[[CellResult], bool] = lambda cell: True
 
 
 CELL_FIGURES = (
+    CellFigure(
+        name="effects",
+        draw=scores_and_effects,
+        title="What the scores are worth",
+        text="Each point is one edge of one sample: what its score predicts, and what really happens "
+        "to the loss when the edge is cut. Axes are logarithmic far from zero. The edges from the "
+        "input into the first layer's queries, keys and values cannot be measured by a derivative.",
+        possible=lambda cell: bool(cell.effects),
+    ),
     CellFigure(
         name="graph",
         draw=graph_figure,
@@ -234,5 +248,5 @@ def write_figures(figures: dict[str, Figure], directory: Path) -> list[Path]:
 
 
 def cell_figures(cell: CellResult) -> dict[str, Figure]:
-    """All figures of a cell, by file name."""
-    return {figure.name: figure.draw(cell) for figure in CELL_FIGURES}
+    """All figures that a cell has, by file name."""
+    return {figure.name: figure.draw(cell) for figure in CELL_FIGURES if figure.possible(cell)}

@@ -23,8 +23,10 @@ from experiments.responses.tokenization import load_tokenizer
 from experiments.scoring.cells import cell_name
 from experiments.scoring.selection import Step
 from experiments.statistics.compare import Comparison, proportion_interval
+from experiments.statistics.concentration import Concentration
 from experiments.statistics.metrics import METRIC_BY_KEY
 from experiments.statistics.sensitivity import Sensitivity
+from experiments.statistics.views import View
 from experiments.study.pairs import SIDES
 from experiments.study.rule import Rule
 
@@ -120,6 +122,8 @@ def _cell(
     ends = {}
     if len(chosen) > 1:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
+    fidelity = directory / "fidelity.json"
+    cut = [side for side in SIDES if (directory / f"effects_{side}.npz").exists()]
     return CellResult(
         pair=pair["key"],
         dataset=dataset,
@@ -140,6 +144,20 @@ def _cell(
         published=known,
         variant=rule.variant,
         decode=decode,
+        fidelity=store.restored(store.read_json(fidelity)) if fidelity.exists() else {},
+        effects={
+            side: store.read_effects(directory / f"effects_{side}.npz", scores[side].shape)
+            for side in (cut if len(cut) == len(SIDES) else ())
+        },
+        views=[
+            View(**store.restored(row)) for row in found.get("views", ())
+            if row["metric"] in METRIC_BY_KEY
+        ],
+        median_ratios=found.get("median_ratios", {}),
+        where_loss_is={
+            side: Concentration.from_json(fields)
+            for side, fields in found.get("where_loss_is", {}).items()
+        },
     )  # fmt: skip
 
 

@@ -24,7 +24,8 @@ from experiments.report.figures import CELL_FIGURES, cell_figures
 from experiments.report.formats import number, percent
 from experiments.report.results import Accuracy, CellResult, StudyResult, comparisons_of
 from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
-from experiments.report.verdict import agreement, verdicts
+from experiments.report.verdict import status, verdicts
+from experiments.report.view_words import median_text
 from experiments.statistics.across_cells import holm, rise_summary
 from experiments.statistics.bootstrap import Interval
 from experiments.statistics.metrics import METRIC_BY_KEY, METRICS, TABLE_METRICS
@@ -99,7 +100,8 @@ def _row(cell: CellResult) -> dict[str, Any]:
         found.append(
             None if comparison is None else {
                 "found": comparison,
-                "agreement": agreement(comparison, metric.paper),
+                "agreement": status(cell, metric),
+                "median": median_text(cell, metric.key),
                 "published": cell.published.get(metric.key),
             }
         )  # fmt: skip
@@ -149,6 +151,7 @@ def _cell(cell: CellResult, drawn: Mapping[str, Figure] | None) -> dict[str, Any
         "figures": [
             {"title": figure.title, "text": figure.text, "image": data_uri(drawn[figure.name])}
             for figure in CELL_FIGURES
+            if figure.name in drawn
         ],
         "examples": examples(cell),
     }

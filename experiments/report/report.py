@@ -1,7 +1,7 @@
 """All that people read of a finished study, made from its saved files: report, tables, figures.
 
-<pair>/report.html, table.md, table.csv
-<pair>/<dataset>/<cell>/edges.csv, graph_{base,rl}.json
+<pair>/report.html, table.md, table.csv, views.csv
+<pair>/<dataset>/<cell>/edges.csv, views.csv, graph_{base,rl}.json
 <pair>/<dataset>/figures/<cell>_*.{png,svg}; of several cells together: <pair>/figures/*.{png,svg}
 """
 
@@ -13,6 +13,7 @@ from experiments.report.figures import cell_figures, write_figures
 from experiments.report.gather import gather
 from experiments.report.page import DRAWN_CELLS, write_page
 from experiments.report.sweep_figures import sweep_figures
+from experiments.report.views_table import views_csv
 
 
 def write_report(directory: Path) -> Path:
@@ -32,6 +33,8 @@ def write_report(directory: Path) -> Path:
     drawn = {}
     for name, cell in zip(manifest["cells"], study.cells, strict=True):
         folder = directory / name
+        if cell.views:
+            store.write_text(folder / "views.csv", views_csv([cell]))
         write_edges(cell, folder, manifest["models"]["base"]["d_model"])
         figures = cell_figures(cell)
         named = {f"{folder.name}_{key}": figure for key, figure in figures.items()}
@@ -41,6 +44,7 @@ def write_report(directory: Path) -> Path:
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells), directory / "figures")
     write_tables(study, directory)
+    store.write_text(directory / "views.csv", views_csv(study.cells))
     return write_page(study, directory, drawn)
 
 
@@ -50,4 +54,5 @@ def write_sweep_report(workdir: Path, directories: list[Path]) -> Path:
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells), workdir / "figures")
     write_tables(study, workdir)
+    store.write_text(workdir / "views.csv", views_csv(study.cells))
     return write_page(study, workdir)

@@ -15,8 +15,11 @@ from eap_jax.graph import num_layers_of
 from experiments.scoring.selection import Step
 from experiments.statistics.bootstrap import Interval
 from experiments.statistics.compare import Comparison
+from experiments.statistics.concentration import Concentration
 from experiments.statistics.metrics import METRICS, Metric
 from experiments.statistics.sensitivity import Sensitivity
+from experiments.statistics.views import View
+from experiments.store import Effects
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,11 @@ class CellResult:
       edge_low_WR, edge_high_WR: 95 % interval of each edge's mean difference, or None.
       published: values of the paper for this cell, (base, rl) by metric key.
       decode: token ids to text, or None where no tokenizer is at hand.
+      effects: exact effects by side, empty where no edge was cut.
+      fidelity: what fidelity.json holds, by side; empty where no edge was cut.
+      views: every metric in every view, see `statistics.views`.
+      median_ratios: median over questions of rl / base, by metric key.
+      where_loss_is: by side, see `statistics.concentration`; both empty where not measured.
 
     Raises:
       ValueError: shapes do not fit together, or a score is not finite.
@@ -59,6 +67,11 @@ class CellResult:
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
     variant: str = ""
+    effects: Mapping[str, Effects] = dataclasses.field(default_factory=dict)
+    fidelity: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
+    views: Sequence[View] = ()
+    median_ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    where_loss_is: Mapping[str, Concentration] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         shape = self.base_nWR.shape

@@ -2,7 +2,8 @@
 
 The paper's three signs of online RL: activation intensity rises, information complexity rises,
 kurtosis falls. A sign shows in a cell where `trend.trend` is the paper's direction, and in a pair
-where it shows in more than half of the pair's cells.
+where it shows in more than half of the pair's cells. It counts as found only where every view of a
+cell (`statistics.views`) has it.
 """
 
 import dataclasses
@@ -15,36 +16,64 @@ import numpy as np
 
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, PairInfo, StudyResult, comparisons_of
+from experiments.report.view_words import (
+    ViewLine,
+    fidelity_sentence,
+    loss_cautions,
+    median_text,
+    turning_sentence,
+    view_lines,
+)
 from experiments.statistics.compare import Comparison
-from experiments.statistics.metrics import METRICS, Direction, Metric
+from experiments.statistics.metrics import METRICS, TABLE_METRICS, Direction, Metric
 from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed, trend
+from experiments.statistics.views import support
 
 Status = Literal[
-    "as in the paper", "opposite to the paper", "no clear change", "mixed", "not in the paper"
-]
+    "as in the paper", "opposite to the paper", "turns with the view", "not in every view",
+    "no clear change", "mixed", "not in the paper",
+]  # fmt: skip
 _FEW_QUESTIONS = 30
 # With fewer questions the two-sided signed-rank test cannot reach p < 0.05: its smallest p of n
 # questions is 2 / 2^n.
 _TESTABLE = 6
+_BY_SUPPORT: dict[str, Status] = {
+    "turns": "turns with the view",
+    "unclear elsewhere": "not in every view",
+}
+_DEPEND = {True: "depends", False: "depend"}
+_MOST_SENTENCES = 12
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One metric of one pair: how it compares with the paper, and the numbers in a sentence."""
+    """One metric of one pair: how it stands to the paper, a sentence of numbers, and its views."""
 
     metric: Metric
     status: Status
     text: str
+    views: tuple[ViewLine, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairVerdict:
-    """One pair: the headline, a finding a metric, and what to keep in mind."""
+    """One pair: the headline, a finding a metric, and what to keep in mind.
+
+    Attributes:
+      pair: which.
+      headline: what was found.
+      turns: what other views make of the paper's signs, a sentence each.
+      fidelity: how true the scores are, a sentence a cell whose edges were cut.
+      findings: one a metric.
+      cautions: a sentence each.
+    """
 
     pair: PairInfo
     headline: str
+    turns: tuple[str, ...]
+    fidelity: tuple[str, ...]
     findings: tuple[Finding, ...]
     cautions: tuple[str, ...]
 
@@ -56,9 +85,7 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
         cells = [cell for cell in study.cells if cell.pair == pair.key]
         if cells:
             findings = tuple(
-                _finding(metric, comparisons)
-                for metric in METRICS
-                if (comparisons := comparisons_of(cells, metric))
+                _finding(metric, cells) for metric in METRICS if comparisons_of(cells, metric)
             )
             found.append(
                 PairVerdict(
@@ -69,6 +96,8 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
                         [found.samples for cell in cells for found in cell.comparisons.values()],
                         several=len(cells) > 1,
                     ),
+                    turns=tuple(_turns(cells)),
+                    fidelity=tuple(filter(None, map(fidelity_sentence, cells[:_MOST_SENTENCES]))),
                     findings=findings,
                     cautions=tuple(_cautions(study, cells)),
                 )
@@ -94,14 +123,36 @@ def is_online(method: str) -> bool | None:
     return False if any(word in words for word in ("dpo", "sft", "fine-tun")) else None
 
 
-def _finding(metric: Metric, comparisons: Sequence[Comparison]) -> Finding:
-    seen = Counter(agreement(comparison, metric.paper) for comparison in comparisons)
-    total = len(comparisons)
-    status = next((name for name, count in seen.items() if 2 * count > total), "mixed")
-    return Finding(metric=metric, status=status, text=_sentence(comparisons))
+def _finding(metric: Metric, cells: Sequence[CellResult]) -> Finding:
+    measured = [cell for cell in cells if metric.key in cell.comparisons]
+    seen = Counter(status(cell, metric) for cell in measured)
+    majority = next((name for name, count in seen.items() if 2 * count > len(measured)), "mixed")
+    return Finding(
+        metric=metric,
+        status=majority,
+        text=_sentence(measured, metric),
+        views=view_lines(measured, metric),
+    )
 
 
-def _sentence(comparisons: Sequence[Comparison]) -> str:
+def status(cell: CellResult, metric: Metric) -> Status:
+    """`agreement`, unless another view of the cell does not have the change."""
+    found = agreement(cell.comparisons[metric.key], metric.paper)
+    if found in ("as in the paper", "opposite to the paper") and cell.views:
+        return _BY_SUPPORT.get(support(cell.views, metric.key), found)
+    return found
+
+
+def _turns(cells: Sequence[CellResult]) -> list[str]:
+    """Sentences on the paper's signs that other views do not have, those of one cell only."""
+    if len(cells) > 1:
+        return []
+    sentences = (turning_sentence(cells[0], metric) for metric in TABLE_METRICS)
+    return [sentence for sentence in sentences if sentence]
+
+
+def _sentence(cells: Sequence[CellResult], metric: Metric) -> str:
+    comparisons = comparisons_of(cells, metric)
     if len(comparisons) == 1:
         (only,) = comparisons
         if not math.isfinite(only.relative):
@@ -113,6 +164,8 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
             f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
             f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
         )
+        if median := median_text(cells[0], metric.key):
+            text += f"; the median question by {median}"
         if disputed(only):
             way = "falls" if only.effect_size < 0 else "rises"
             text += f", but question by question it {way} (signed-rank p {number(only.wilcoxon_p)})"
@@ -157,6 +210,12 @@ def _headline(
             return f"Partly: after {method}, {count}."
         if against == total:
             return f"No: after {method} the circuits change the opposite way to the paper's."
+        doubtful = sum(finding.status in _BY_SUPPORT.values() for finding in signs)
+        if doubtful:
+            return (
+                f"Cannot tell: after {method}, none of the paper's {total} signs of online RL stands "
+                f"in every view, and {doubtful} of them {_DEPEND[doubtful == 1]} on the view."
+            )
         return f"No: after {method}, {count}."
     if shown == total:
         return (
@@ -185,6 +244,8 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
                 f"{where}: each side's own, as published, or one for both; see How much the free "
                 "choices matter."
             )
+    if len(cells) == 1:
+        found += loss_cautions(cells[0])
     if any(check.sound is False for check in study.health):
         found.append("A check of the run's soundness failed; see Health before you trust the rest.")
     return found

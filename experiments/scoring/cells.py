@@ -4,11 +4,15 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from converters.stored import StoredWeights
+from eap_jax.batching import Text
+from eap_jax.objective import Objective, self_entropy
 from experiments import store
 from experiments.responses.published_format import Row
 from experiments.scoring.distributed import agreed
-from experiments.scoring.score import score_streamed, score_texts
+from experiments.scoring.score import Scores, score_streamed, score_texts
 from experiments.scoring.selection import Selection, select, truncate
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
@@ -87,29 +91,66 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
         return
     # All cells are scored again, saved or not: with other cuts beside it a cell would round
     # differently, and a killed run would not end with the arrays of a whole one.
-    longest = max(cells, key=lambda cell: cell.selection.cut)
-    texts = [truncate(row, side, longest.selection.cut) for row in longest.selection.rows]
-    study = opened.study
-    common = {
-        "cuts": tuple(cell.selection.cut for cell in cells),
-        "numerics": study.numerics,
-        "batch_tokens": study.batch_tokens,
-        "description": f"{longest.name}, {side}: attribute",
-    }
-    if study.stream_bytes is None:
-        found = score_texts(opened.load(side), texts, mesh=opened.mesh, **common)
-    else:
-        dtype = weight_dtype(study.numerics)
-        with StoredWeights(opened.checkpoints[side], dtype=dtype) as weights:
-            found = score_streamed(weights, texts, kept_bytes=study.stream_bytes, **common)
-    for cell, scores in zip(cells, found, strict=True):
+    for cell, scores in zip(cells, scores_of(opened, cells, side), strict=True):
         if cell.directory not in missing:
             continue
         store.write_json(
             cell.directory / f"losses_{side}.json",
-            {"health": scores.health, "losses": [float(x) for x in scores.losses_n]},
+            {
+                "health": scores.health,
+                "losses": _floats(scores.losses_n),
+                "gradient_norms": _floats(scores.gradient_norms_n),
+                # Mean over questions of each counted token's part: they sum to the mean loss.
+                "positions": _floats(
+                    scores.loss_parts_nJ[:, : cell.selection.cut].mean(axis=0, dtype=np.float64)
+                ),
+            },
         )
         store.write_results(results_path(opened, cell, side), scores.scores_nWR)
+
+
+def scores_of(
+    opened: OpenStudy,
+    cells: list[Cell],
+    side: Side,
+    *,
+    objective: Objective = self_entropy,
+    doing: str = "attribute",
+) -> list[Scores]:
+    """Attribute all edges on one side's counted texts, in memory or streamed as the study says.
+
+    Args:
+      opened, cells, side: see `score_cells`.
+      objective: what is differentiated.
+      doing: what the progress bar says.
+
+    Returns:
+      one `Scores` a cell.
+    """
+    texts, study = counted_texts(cells, side), opened.study
+    common = {
+        "cuts": tuple(cell.selection.cut for cell in cells),
+        "numerics": study.numerics,
+        "batch_tokens": study.batch_tokens,
+        "objective": objective,
+        "description": f"{longest_of(cells).name}, {side}: {doing}",
+    }
+    if study.stream_bytes is None:
+        return score_texts(opened.load(side), texts, mesh=opened.mesh, **common)
+    dtype = weight_dtype(study.numerics)
+    with StoredWeights(opened.checkpoints[side], dtype=dtype) as weights:
+        return score_streamed(weights, texts, kept_bytes=study.stream_bytes, **common)
+
+
+def longest_of(cells: list[Cell]) -> Cell:
+    """Of cells of one group that which counts most: the others' texts are prefixes of its texts."""
+    return max(cells, key=lambda cell: cell.selection.cut)
+
+
+def counted_texts(cells: list[Cell], side: Side) -> list[Text]:
+    """One side's texts of a group, as far as any of its cells counts them."""
+    longest = longest_of(cells).selection
+    return [truncate(row, side, longest.cut) for row in longest.rows]
 
 
 def groups(cells: list[Cell]) -> list[list[Cell]]:
@@ -118,6 +159,10 @@ def groups(cells: list[Cell]) -> list[list[Cell]]:
     for cell in cells:
         found.setdefault(cell.group, []).append(cell)
     return list(found.values())
+
+
+def _floats(values: np.ndarray) -> list[float]:
+    return [float(value) for value in values]
 
 
 def _suffix(rule: Rule) -> str:

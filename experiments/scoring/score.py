@@ -15,6 +15,7 @@ from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.metrics import column_sum_residual
+from eap_jax.objective import Objective, self_entropy
 from eap_jax.sharding import layout, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
@@ -31,11 +32,15 @@ class Scores:
     Attributes:
       scores_nWR: float32 [n, W, R], granularity qkv.
       losses_n: float32 [n], self-entropy in nats.
+      loss_parts_nJ: float32 [n, J], each counted answer token's part of the loss.
+      gradient_norms_n: float32 [n], see `eap_jax.steps.Attribution`.
       health: column-sum residual of the scores before the published running sum.
     """
 
     scores_nWR: np.ndarray
     losses_n: np.ndarray
+    loss_parts_nJ: np.ndarray
+    gradient_norms_n: np.ndarray
     health: float
 
 
@@ -43,19 +48,32 @@ class _Collected:
     """Scores and losses of each cut, filled in batch by batch, with a progress bar over texts."""
 
     def __init__(
-        self, config: ModelConfig, count: int, cuts: int, description: str, patience: float = 0.0
+        self,
+        config: ModelConfig,
+        texts: list[Text],
+        cuts: int,
+        description: str,
+        patience: float = 0.0,
     ):
+        count, targets = len(texts), max(len(text.targets) for text in texts)
         shape = (count, *edge_mask(config.num_layers).shape)
         self.scores_AnWR = [np.empty(shape, np.float32) for _ in range(cuts)]
         self.losses_An = [np.empty(count, np.float32) for _ in range(cuts)]
+        self.norms_An = [np.empty(count, np.float32) for _ in range(cuts)]
+        self.parts_AnJ = [np.empty((count, targets), np.float32) for _ in range(cuts)]
         self.progress = tqdm(total=count, desc=description, unit="sample", delay=patience)
         self._begin, self._tokens = time.perf_counter(), 0
 
     def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
-        filled = zip(results, self.scores_AnWR, self.losses_An, strict=True)
-        for found, scores_nWR, losses_n in filled:
-            put_rows(scores_nWR, padded, gathered(found.scores_BWR))
-            put_rows(losses_n, padded, gathered(found.loss_B))
+        for place, found in enumerate(results):
+            for ordered, result in (
+                (self.scores_AnWR, found.scores_BWR),
+                (self.losses_An, found.loss_B),
+                (self.norms_An, found.gradient_norm_B),
+            ):
+                put_rows(ordered[place], padded, gathered(result))
+            losses_BJ = gathered(found.target_losses_BJ)
+            put_rows(self.parts_AnJ[place], padded, losses_BJ * padded.weights_ABJ[place])
         self._tokens += padded.tokens
         self.progress.update(len(padded.indices))
         rate = self._tokens / (time.perf_counter() - self._begin)
@@ -66,10 +84,12 @@ class _Collected:
         return [
             Scores(
                 scores_nWR=reported_scores(scores_nWR, numerics),
-                losses_n=losses_n,
+                losses_n=self.losses_An[place],
+                loss_parts_nJ=self.parts_AnJ[place],
+                gradient_norms_n=self.norms_An[place],
                 health=column_sum_residual(scores_nWR),
             )
-            for scores_nWR, losses_n in zip(self.scores_AnWR, self.losses_An, strict=True)
+            for place, scores_nWR in enumerate(self.scores_AnWR)
         ]
 
 
@@ -81,6 +101,7 @@ def score_texts(
     numerics: Numerics,
     batch_tokens: int,
     mesh: jax.sharding.Mesh,
+    objective: Objective = self_entropy,
     description: str = "attribute",
     patience: float = 0.0,
 ) -> list[Scores]:
@@ -94,6 +115,7 @@ def score_texts(
       numerics: see numerics.py; the parameters already have its dtype.
       batch_tokens: the most tokens that go through the model at once; fewer where more do not fit.
       mesh: devices.
+      objective: what is differentiated, instead of the loss.
       description: label of the progress bar.
       patience: seconds before it appears.
 
@@ -104,7 +126,7 @@ def score_texts(
     dtype = jax.tree.leaves(checkpoint.params)[0].dtype.name
     model = Placed(config=checkpoint.config, dtype=dtype, mesh=mesh)
     fitting = fitting_batches(model, texts, batch_tokens=batch_tokens, cuts=cuts)
-    collected = _Collected(checkpoint.config, len(texts), len(cuts) or 1, description, patience)
+    collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
     for padded in fitting.batches:
         batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
         results = attribute_prefixes(
@@ -113,6 +135,7 @@ def score_texts(
             weights_ABJ,
             lengths=padded.lengths,
             config=checkpoint.config,
+            objective=objective,
             remat=fitting.remat,
             layout=layout(mesh, batch.tokens_BT.shape[1]),
             most_logits=fitting.most_logits,
@@ -129,13 +152,14 @@ def score_streamed(
     numerics: Numerics,
     batch_tokens: int,
     kept_bytes: int,
+    objective: Objective = self_entropy,
     description: str = "attribute",
 ) -> list[Scores]:
     """The same as `score_texts`, reading the weights layer by layer.
 
     Args:
       weights: the model on disk.
-      texts, cuts, numerics, batch_tokens, description: see `score_texts`.
+      texts, cuts, numerics, batch_tokens, objective, description: see `score_texts`.
       kept_bytes: memory for what stays between the layers. As many batches share each reading of
         the weights as fit in it; what is left keeps activations, so that fewer layers are computed
         twice.
@@ -145,7 +169,7 @@ def score_streamed(
     """
     config = weights.config
     batches = pad_into_batches(texts, batch_tokens=batch_tokens, cuts=cuts)
-    collected = _Collected(config, len(texts), len(cuts) or 1, description)
+    collected = _Collected(config, texts, len(cuts) or 1, description)
     itemsize = jnp.dtype(weight_dtype(numerics)).itemsize
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = write_bytes(config, tokens, itemsize)
@@ -159,7 +183,12 @@ def score_streamed(
         steps = tqdm(total=2 * config.num_layers, desc="layers there and back", leave=False)
         with steps:
             found = attribute_streamed(
-                weights, work, config=config, keep_layers=keep_layers, progress=steps.update
+                weights,
+                work,
+                config=config,
+                objective=objective,
+                keep_layers=keep_layers,
+                progress=steps.update,
             )
         for padded, results in zip(part, found, strict=True):
             collected.add(padded, results)

@@ -5,10 +5,13 @@ The programs' flags take their defaults from here and from `rule.Rule`.
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from experiments.study.numerics import Numerics
 from experiments.study.pairs import Pair, Side
 from experiments.study.rule import Rule
+
+Fidelity = Literal["auto", "all", "off"]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,7 @@ class Study:
       batch_answers: most answers decoded together.
       stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
         the layers; None: the whole model is in memory.
+      fidelity: how much is ablated exactly: auto, what costs at most some attributions; all; off.
       command: what the user typed, for the manifest.
     """
 
@@ -61,6 +65,7 @@ class Study:
     batch_tokens: int = 4096
     batch_answers: int = 128
     stream_bytes: int | None = None
+    fidelity: Fidelity = "auto"
     command: str = ""
 
     @property

@@ -149,6 +149,11 @@ def test_read_gradients_scores_and_losses_equal_an_independent_torch_program(tor
             matrix[writers.index(writer), readers.index(reader)] = score
         assert toys.relative(found.scores_BWR[row], matrix) <= 1e-5
         assert float(found.loss_B[row]) == pytest.approx(loss, rel=1e-5)
+        # What `logits` reads is the last stream.
+        norm = float(expected["logits"].norm())
+        assert float(found.gradient_norm_B[row]) == pytest.approx(norm, rel=1e-5)
+        mean = float(found.target_losses_BJ[row, : len(text.answer)].mean())
+        assert mean == pytest.approx(loss, rel=1e-5)
 
 
 @every_toy

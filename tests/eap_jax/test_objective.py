@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from eap_jax.objective import self_entropy
+from eap_jax.objective import runner_up_lead, self_entropy
 
 
 def exact(logits, targets):
@@ -47,3 +47,13 @@ def test_huge_logits_neither_overflow_nor_lose_the_loss():
     np.testing.assert_allclose(
         found, [np.log1p(np.exp(-1)), 1 + np.log1p(np.exp(-1)), 6e4], rtol=1e-3
     )
+
+
+def test_the_runner_ups_lead_is_the_best_other_logit_minus_the_targets(scored):
+    logits, targets = scored
+    found = np.asarray(runner_up_lead(logits, targets))
+    for place in np.ndindex(2, 7):
+        others = np.delete(logits[place], targets[place])
+        assert found[place] == pytest.approx(others.max() - logits[place][targets[place]], rel=1e-6)
+    assert (found > 0).any()
+    assert (np.asarray(runner_up_lead(logits, logits.argmax(-1).astype(np.int32))) < 0).all()

@@ -33,7 +33,9 @@ def scored(tmp_path):
         datasets=("math",),
         rules=(Rule(alpha=ALPHA),),
     )
-    opened = OpenStudy(study=study, checkpoints={}, configs={}, hashes={}, mesh=None)
+    opened = OpenStudy(
+        study=study, checkpoints={}, configs={}, hashes={}, answer_dtypes={}, mesh=None
+    )
     rows = read_rows(toys.GOLDEN / "responses" / SERIES / "math" / "all_correct.jsonl")
     directory = tmp_path / "toy" / "math" / "cut0.3"
     directory.mkdir(parents=True)
@@ -48,7 +50,7 @@ def scored(tmp_path):
             toys.GOLDEN / "results" / "float32" / f"results_{SERIES}_math_{side}_cut{ALPHA}.npz"
         )
         shutil.copyfile(golden, directory / f"results_toy_math_{side}_cut0.3.npz")
-        losses = {"base": [1.0, 2.0, 6.0], "rl": [0.5, 0.25]}[side]
+        losses = {"base": [1.0, 2.0, 6.0] * 5, "rl": [0.5, 0.25] * 7 + [0.375]}[side]
         facts = {"health": {"base": 1e-6, "rl": 2e-6}[side], "losses": losses}
         (directory / f"losses_{side}.json").write_text(json.dumps(facts))
     return opened, cell
@@ -149,6 +151,8 @@ def test_one_question_has_values_and_no_intervals(scored):
     for side in toys.SIDES:
         path = cell.directory / f"results_toy_math_{side}_cut0.3.npz"
         store.write_results(path, toys.golden_scores(SERIES, side, ALPHA)[:1])
+        facts = {"health": 1e-6, "losses": [0.5]}
+        (cell.directory / f"losses_{side}.json").write_text(json.dumps(facts))
     cell_metrics.measure_cell(opened, cell)
     saved = store.read_json(cell.directory / "metrics.json")["metrics"]
     one_WR = toys.golden_scores(SERIES, "base", ALPHA)[0].astype(np.float64)
@@ -167,3 +171,11 @@ def test_a_missing_or_broken_file_of_the_cell_is_named(scored):
     with pytest.raises(InputError, match=r"results_toy_math_base_cut0.3.npz: expected an npz file"):
         cell_metrics.measure_cell(opened, cell)
     assert not (cell.directory / "metrics.json").exists()
+
+
+def test_losses_of_other_questions_are_named(scored):
+    opened, cell = scored
+    facts = {"health": 1e-6, "losses": [0.5] * 14}
+    (cell.directory / "losses_rl.json").write_text(json.dumps(facts))
+    with pytest.raises(InputError, match="losses_rl.json: losses: expected 15, one a question"):
+        cell_metrics.measure_cell(opened, cell)
