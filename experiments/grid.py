@@ -110,14 +110,20 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         with _lock(study, "report"):
             for cell in scored:
                 sides = cell_metrics.measure_cell(opened, cell)["sides"]
-                health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
-                say(f"{cell.name}: column-sum health {health} (0 is perfect)")
+                say(f"{cell.name}: {_health_line(sides, study.estimator)}")
                 if (fidelity := measure_fidelity(opened, cell)) is not None:
                     say(f"{cell.name}: {fidelity_line(fidelity)}")
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
         outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
+
+
+def _health_line(sides: dict[str, dict], estimator: str) -> str:
+    if estimator != "eap":
+        return f"column sums say nothing about {estimator} scores, which need not cancel out"
+    health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
+    return f"column-sum health {health} (0 is perfect)"
 
 
 def _unsaid(_: str) -> None:
