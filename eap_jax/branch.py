@@ -109,7 +109,7 @@ def branch_step(
             [_along(after, before, of_loss[place]) for after, before, place in outcomes]
             for of_loss in gradients
         ]
-        found_BWX = jnp.stack(sum(found, []), axis=-1)
+        found_BWX = jnp.stack([score for of_loss in found for score in of_loss], axis=-1)
         return jax.lax.dynamic_update_slice_in_dim(scores_BWX, found_BWX, first, 1)
 
     # The layer's last reader is its MLP, which the attention of the same layer writes for.

@@ -20,6 +20,7 @@ from experiments import manifest
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
 from experiments.fidelity.effects import can_cut, choose, cut_cells
+from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.report import report
 from experiments.report.formats import health_text
@@ -106,6 +107,13 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         _share(groups(cells), lock, score)
 
     scored = [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
+    for side in reversed(SIDES) if exact else ():  # the last side's weights are still in memory
+
+        def run_circuits(cell: Cell, side: Side = side) -> None:
+            with outcome.guard(f"{pair}, {cell.name}, {side}: circuits"):
+                measure_faithfulness(opened, cell, side)
+
+        _share(scored, lambda cell: _lock(study, cell.group, "circuits"), run_circuits)
     if scored and jax.process_index() == 0:
         with _lock(study, "report"):
             for cell in scored:

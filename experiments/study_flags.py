@@ -67,7 +67,7 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_enum(
         "estimator", Study.estimator, ESTIMATORS,
-        "What a score is: eap, as published, or branch, which recomputes the reader; see eap_jax/branch.py.",
+        "What a score is: eap, as published, or branch, see eap_jax/branch.py.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "fidelity", Study.fidelity, ["auto", "all", "off"],

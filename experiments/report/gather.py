@@ -142,6 +142,7 @@ def _cell(
         rl_losses_n=losses["rl"],
         edge_low_WR=ends.get("low"),
         edge_high_WR=ends.get("high"),
+        faithfulness=_faithfulness(directory),
         published=known,
         variant=rule.variant,
         decode=decode,
@@ -160,6 +161,13 @@ def _cell(
             for side, facts in found["sides"].items() if "where_loss_is" in facts
         },
     )  # fmt: skip
+
+
+def _faithfulness(directory: Path) -> dict[str, dict[str, Any]]:
+    """What faithfulness.json holds, if both sides' circuits were run."""
+    path = directory / "faithfulness.json"
+    found = store.restored(store.read_json(path)) if path.exists() else {}
+    return found if all(side in found for side in SIDES) else {}
 
 
 def _asked(base: Accuracy) -> list[Step]:

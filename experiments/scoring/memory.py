@@ -29,12 +29,17 @@ class Fitting:
     branch: bool
 
     def together(self, padded: PaddedBatch) -> int:
-        """Writers whose branches run at once: as many copies of a batch as one full batch has room for."""
+        """Writers whose branches run at once: as many copies of a batch as a full one has room for."""
         return max(1, self.most_tokens // padded.batch.tokens_BT.size) if self.branch else 1
 
 
 def fitting_batches(
-    model: Placed, texts: list[Text], *, batch_tokens: int, cuts: tuple[int, ...], branch: bool = False
+    model: Placed,
+    texts: list[Text],
+    *,
+    batch_tokens: int,
+    cuts: tuple[int, ...],
+    branch: bool = False,
 ) -> Fitting:
     """The first of `plan.choices` that fits the devices of the model's mesh, or else the smallest.
 

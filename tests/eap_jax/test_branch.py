@@ -52,7 +52,9 @@ def test_every_score_equals_the_torch_programs(name, torch):
             expected_WR[writers.index(writer), readers.index(reader)] = score
         assert (expected_WR != 0)[edge_mask(layers)].all()
         for kind in ("<q>", "<k>", "<v>", "m", "logits"):
-            columns = [r for r, name in enumerate(readers) if name.endswith(kind) or name[0] == kind]
+            columns = [
+                r for r, name in enumerate(readers) if name.endswith(kind) or name[0] == kind
+            ]
             # A column of its own, or the largest would hide the others.
             error = toys.relative(found_BWR[row][:, columns], expected_WR[:, columns])
             assert error <= 1e-5, kind

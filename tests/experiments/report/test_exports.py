@@ -30,7 +30,7 @@ def eap_ig_names(num_layers: int) -> tuple[list[str], set[str]]:
 def test_eap_ig_graph_has_exactly_the_nodes_and_edges_of_a_one_head_model():
     for num_layers in (1, 2, 5):
         scores_WR = toy_cell(num_layers=num_layers).base_nWR.mean(axis=0)
-        graph = exports.eap_ig_graph(scores_WR, 24)
+        graph = exports.eap_ig_graph(scores_WR, 24, 1)
         nodes, edges = eap_ig_names(num_layers)
         assert list(graph["nodes"]) == nodes
         assert set(graph["edges"]) == edges
