@@ -224,7 +224,8 @@ def summary(
         """[Z], the samples as they are first."""
         gap_Z = weights_Zm @ (full_m - empty_m)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.where(gap_Z == 0, math.nan, weights_Zm @ (losses_m - empty_m) / gap_Z)
+            # Plus 0: nothing recovered is 0, not -0.
+            return np.where(gap_Z == 0, math.nan, weights_Zm @ (losses_m - empty_m) / gap_Z + 0.0)
 
     def line(share: float, kept_WR: np.ndarray, recovered_Z: np.ndarray) -> dict[str, Any]:
         losses_m = by_circuit[kept_WR.tobytes()]
