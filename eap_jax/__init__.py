@@ -21,6 +21,7 @@ What to import, one module a line; importing the package itself loads none of th
 
 Inside these: attention (attend), layers (rms_norm, linear), block (Block, Layer: one layer in four
 stages), backward (block_gradients), steps (forward_step, backward_step: the attribution pass cut at
-its layers), sampling (choose), decoding (prefill, decode: the compiled programs of generation),
-slots (Slots: a batch at work), checks (check_array: assertions on arguments).
+its layers), writes (contract: the buffer of all writes), sampling (choose), decoding (prefill,
+decode: the compiled programs of generation), slots (Slots: a batch at work), checks (check_array:
+assertions on arguments).
 """

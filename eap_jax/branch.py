@@ -34,10 +34,9 @@ from eap_jax.steps import (
     Work,
     head_step,
     layer_gradients,
-    stream_before,
-    whole,
 )
 from eap_jax.transformer import unembed
+from eap_jax.writes import stream_before, whole
 
 
 def branch_step(
@@ -133,11 +132,11 @@ def branch_head(program: HeadProgram, ends: dict, state: State, work: Work) -> H
         return map_targets(some, (read_BJD, batch.targets_BJ), most)
 
     last_BJD = jnp.take_along_axis(state.stream_BTD, places_BJ1, axis=1)
-    whole_BJ = losses(last_BJD)
 
     def change(writer):
         write_BTD = jax.lax.dynamic_index_in_dim(state.writes_BWTD, writer, 1, False)
-        return losses(last_BJD - jnp.take_along_axis(write_BTD, places_BJ1, axis=1)) - whole_BJ
+        write_BJD = jnp.take_along_axis(write_BTD, places_BJ1, axis=1)
+        return losses(last_BJD - write_BJD) - head.target_losses_BJ
 
     changes_WBJ = jax.lax.map(change, jnp.arange(state.writes_BWTD.shape[1]))
     scores = [

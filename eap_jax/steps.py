@@ -19,6 +19,7 @@ from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
 from eap_jax.sharding import Layout
 from eap_jax.transformer import embed
+from eap_jax.writes import apart, contract, stream_before, whole
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -132,7 +133,7 @@ def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax
     writes_BWTD = jnp.zeros((rows, writers, length, width), input_BTD.dtype)
     return State(
         stream_BTD=whole(layout, input_BTD),
-        writes_BWTD=_apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
+        writes_BWTD=apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
     )
 
 
@@ -157,7 +158,7 @@ def forward_step(
         writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
             writes_BWTD, write_B1TD, 1 + 2 * layer.number + place, axis=1
         )
-    after = State(stream_BTD=whole(layout, stream_BTD), writes_BWTD=_apart(layout, writes_BWTD))
+    after = State(stream_BTD=whole(layout, stream_BTD), writes_BWTD=apart(layout, writes_BWTD))
     return after, activations
 
 
@@ -177,7 +178,7 @@ def head_step(program: HeadProgram, ends: dict, state: State, work: Work) -> Hea
     )
     return Head(
         grads=grads,
-        scores_BWA=_contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
+        scores_BWA=contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
         losses=tuple(jnp.sum(losses_BJ * weights_BJ, axis=1) for weights_BJ in work.weights_ABJ),
         target_losses_BJ=losses_BJ,
         gradient_norms=tuple(
@@ -207,7 +208,7 @@ def backward_step(
       four reads, [B, W, X], the reads of one loss together.
     """
     before, reads = layer_gradients(config, layout, layer, passed, grads)
-    return before, _contract(passed.writes_BWTD, reads)
+    return before, contract(passed.writes_BWTD, reads)
 
 
 def layer_gradients(
@@ -265,53 +266,3 @@ def _assemble(
     scores_BWR = jnp.moveaxis(scores_LBW4, 0, 2).reshape(num_rows, num_writers, -1)
     scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)[:, : 1 + 2 * num_layers]
     return jnp.where(edge_mask(num_layers, granularity), scores_BWR, 0.0)
-
-
-def whole(layout: Layout | None, stream_BTD: jax.Array) -> jax.Array:
-    """A stream, gradient or write pinned to its place on a mesh, or left alone without one."""
-    return stream_BTD if layout is None else layout.whole(stream_BTD)
-
-
-def _apart(layout: Layout | None, writes_BWTD: jax.Array) -> jax.Array:
-    return writes_BWTD if layout is None else layout.apart(writes_BWTD)
-
-
-def stream_before(writes_BWTD: jax.Array, number: jax.Array | int) -> jax.Array:
-    """The stream that layer `number` reads.
-
-    The writes are added in the order of the forward pass, so the sum has the same bits as there.
-    """
-
-    def add(writer, stream_BTD):
-        return stream_BTD + jax.lax.dynamic_index_in_dim(writes_BWTD, writer, 1, False)
-
-    return jax.lax.fori_loop(1, 1 + 2 * number, add, writes_BWTD[:, 0])
-
-
-def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
-    """- sum over T and D of writes times gradients, no edge mask.
-
-    Args:
-      writes_BWTD: all writes.
-      grads: groups of gradients [B, R, T', D]; beyond T' they are zero.
-
-    Returns:
-      [B, W, all R of all groups] float32.
-    """
-    length = writes_BWTD.shape[2]
-    # T and D as one axis Y: contracted as two, XLA would first transpose a copy of the writes.
-    writes_BWY = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
-
-    def contract(grads_BRTD):
-        beyond = length - grads_BRTD.shape[2]
-        padded_BRTD = jnp.pad(grads_BRTD, ((0, 0), (0, 0), (0, beyond), (0, 0)))
-        return -jnp.einsum(
-            "BWY,BRY->BWR",
-            writes_BWY,
-            padded_BRTD.reshape(*padded_BRTD.shape[:2], -1),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
-        )
-
-    # One product for each group: on a CPU a single product with four groups takes twice the time.
-    return jnp.concatenate([contract(grads_BRTD) for grads_BRTD in grads], axis=-1)

@@ -27,7 +27,7 @@ from tqdm import tqdm
 
 from converters.load import Checkpoint, load_checkpoint
 from eap_jax.ablation import cut_losses
-from eap_jax.attribution import ESTIMATORS, Estimator
+from eap_jax.attribution import Estimator
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
 from eap_jax.circuit import circuit_losses
 from eap_jax.config import ModelConfig
@@ -108,18 +108,14 @@ class Model:
         return load_tokenizer(self.directory)
 
     def attribute(
-        self,
-        texts: Iterable[tuple[Tokens, Tokens]],
-        estimator: Estimator = "eap",
-        *,
+        self, texts: Iterable[tuple[Tokens, Tokens]], estimator: Estimator = "eap", *,
         batch_tokens: int = 4096,
-    ) -> xr.Dataset:
+    ) -> xr.Dataset:  # fmt: skip
         """Edge attribution patching: the score of every edge on every text.
 
         Args:
           texts: (prompt, answer) pairs.
-          estimator: `eap`, as published, or `branch`, nearer to what `ablate` finds and dearer: the
-            reader's branch is computed without the write (`eap_jax.branch`).
+          estimator: `eap`, or `branch`, nearer to `ablate` and dearer (`eap_jax.branch`).
           batch_tokens: most tokens that go through the model at once.
 
         Returns:
@@ -128,10 +124,7 @@ class Model:
 
         Raises:
           InputError: a text is empty, or the model does not know one of its tokens.
-          ValueError: there is no such estimator.
         """
-        if estimator not in ESTIMATORS:
-            raise ValueError(f"estimator: expected eap or branch, found {estimator!r}")
         prepared = self._prepared(texts)
         (found,) = score_texts(
             self.checkpoint,
@@ -143,7 +136,7 @@ class Model:
             description=f"{self.name}: attribute",
             patience=_PATIENCE,
         )
-        facts = self._facts | {"estimator": estimator}
+        facts = {**self._facts, "estimator": estimator}
         return label_matrices("score", found.scores_nWR, found.losses_n, facts)
 
     def ablate(

@@ -1,5 +1,6 @@
 """faithfulness.json is what a literal torch program finds that keeps the edges of a plain sort."""
 
+import itertools
 import json
 import math
 
@@ -106,7 +107,7 @@ def literal(side: str, cell) -> dict:
     for name, curve in curves.items():
         points = [(0.0, 0.0), *((share, recovered) for share, _, _, recovered in curve)]
         cpr = cmd = 0.0
-        for (x, y), (to_x, to_y) in zip(points, points[1:], strict=False):
+        for (x, y), (to_x, to_y) in itertools.pairwise(points):
             cpr += (to_x - x) * (y + to_y) / 2
             cmd += (to_x - x) * (abs(1 - y) + abs(1 - to_y)) / 2
         areas[name] = (cpr, cmd)

@@ -106,7 +106,8 @@ def test_eap_ig_loads_the_graph_and_prunes_nothing_more(tmp_path):
 def test_a_graph_says_how_its_edges_were_ranked_and_how_faithful_its_circuit_is(tmp_path):
     cell = toy_cell()
     found = made_faithfulness(cell)
-    models = dict.fromkeys(("base", "rl"), {"d_model": 24, "num_heads": 4})
+    shape = {"d_model": 24, "num_heads": 4}
+    models = {"base": shape, "rl": shape}
     measured = dataclasses.replace(cell, faithfulness=found)
     _, *graphs = exports.write_edges(measured, tmp_path, models)
     for path, side in zip(graphs, ("base", "rl"), strict=True):
