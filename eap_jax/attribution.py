@@ -14,12 +14,14 @@ forward under `remat`.
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
 from eap_jax.block import Layer
+from eap_jax.branch import branch_head, branch_step
 from eap_jax.checks import check_array, check_losses, check_parameters
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
@@ -41,6 +43,26 @@ from eap_jax.transformer import windows
 # Logits held at once by the output head unless the caller knows the device's memory: without and
 # with remat, 64 and 16 MiB of float32.
 HEAD_LOGITS = {False: 2**24, True: 2**22}
+
+Estimator = Literal["eap", "branch"]
+ESTIMATORS: tuple[str, ...] = ("eap", "branch")
+
+
+def method(
+    estimator: Estimator, granularity: Granularity = "qkv", together: int = 1
+) -> tuple[Callable, Callable]:
+    """The output head and the step through a layer of an estimator, see `attribute_prefixes`.
+
+    Raises:
+      ValueError: there is no such estimator, or it has no scores of this granularity.
+    """
+    if estimator == "eap":
+        return head_step, backward_step
+    if estimator != "branch":
+        raise ValueError(f"estimator: expected eap or branch, found {estimator!r}")
+    if granularity != "qkv":
+        raise ValueError("estimator branch: expected granularity qkv, whose reads it scores apart")
+    return branch_head, functools.partial(branch_step, together=together)
 
 
 @functools.partial(
@@ -99,6 +121,7 @@ def attribute(
     jax.jit,
     static_argnames=(
         "lengths", "config", "objective", "granularity", "remat", "layout", "most_logits",
+        "estimator", "together",
     ),
 )  # fmt: skip
 def attribute_prefixes(
@@ -113,6 +136,8 @@ def attribute_prefixes(
     remat: bool = False,
     layout: Layout | None = None,
     most_logits: int | None = None,
+    estimator: Estimator = "eap",
+    together: int = 1,
 ) -> tuple[Attribution, ...]:
     """Scores of all edges for several losses on prefixes of the same texts, one forward for all.
 
@@ -126,12 +151,15 @@ def attribute_prefixes(
       weights_ABJ: weights of the targets in each of the A losses, [B, J] each.
       lengths: the places, from the first, that each loss depends on: every target of weight above 0
         is predicted before its loss's length. Each is at most T.
+      estimator: `eap`, or `branch`, which computes the reader's branch without the write (`branch`).
+      together: writers whose branches run at once, for `branch`.
 
     Returns:
       one `Attribution` a loss, as `attribute` gives it for the shortened texts.
 
     Raises:
-      ValueError: see `attribute`; or weights and lengths do not fit the batch or each other.
+      ValueError: see `attribute`; or weights and lengths do not fit the batch or each other; or the
+        branch estimator is asked for granularity `block`, whose scores are not sums of its own.
     """
     check_parameters(params, config)
     check_losses(batch, weights_ABJ, lengths)
@@ -152,12 +180,13 @@ def attribute_prefixes(
         return state, None if remat else activations
 
     state, kept = jax.lax.scan(forward, start(config, layout, params, batch.tokens_BT), layers)
-    head = head_step(program, params, state, work)
+    head_of, step = method(estimator, granularity, together)
+    head = head_of(program, params, state, work)
 
     def backward(grads, of_layer):
         layer, kept = of_layer
         passed = Passed(writes_BWTD=state.writes_BWTD, kept=kept)
-        return backward_step(config, layout, layer, passed, grads)
+        return step(config, layout, layer, passed, grads)
 
     _, scores_LBWX = jax.lax.scan(backward, head.grads, (layers, kept), reverse=True)
     return finish(scores_LBWX, head, granularity)

@@ -90,19 +90,6 @@ def head_gradients(
       target's own place [B, J, D] float32.
     """
     stream_BJD = jnp.take_along_axis(stream_BTD, batch.positions_BJ[:, :, None], axis=1)
-    num_rows, num_targets = batch.targets_BJ.shape
-    most = max(1, most_logits // (num_rows * config.vocab_size))
-    num_chunks = -(-num_targets // most)
-    chunk = -(-num_targets // num_chunks)  # of equal size, so that less is padded
-
-    def in_chunks(x_BJ):
-        padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)
-        padded = jnp.pad(x_BJ, padding)
-        return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
-
-    def joined(x_CBJ):
-        x_BCJ = jnp.moveaxis(x_CBJ, 0, 1)
-        return x_BCJ.reshape(num_rows, -1, *x_CBJ.shape[3:])[:, :num_targets]
 
     def chunk_gradient(xs):
         stream, targets = xs
@@ -114,9 +101,35 @@ def head_gradients(
         grads, losses = jax.grad(total, has_aux=True)(stream)
         return losses, grads.astype(jnp.float32)
 
-    found = jax.lax.map(chunk_gradient, (in_chunks(stream_BJD), in_chunks(batch.targets_BJ)))
-    losses_CBJ, grads_CBJD = found
-    return joined(losses_CBJ), joined(grads_CBJD)
+    most = most_logits // (len(stream_BJD) * config.vocab_size)
+    return map_targets(chunk_gradient, (stream_BJD, batch.targets_BJ), most)
+
+
+def map_targets(function: Callable, arrays: tuple[jax.Array, ...], most: int):
+    """A function of targets, a chunk of them at a time.
+
+    Args:
+      function: takes the arrays and gives arrays, all [B, chunk, ...].
+      arrays: [B, J, ...] each.
+      most: targets of each row in a chunk; at least one is.
+
+    Returns:
+      what the function gives for all targets, [B, J, ...].
+    """
+    num_rows, num_targets = arrays[0].shape[:2]
+    num_chunks = -(-num_targets // max(1, most))
+    chunk = -(-num_targets // num_chunks)  # of equal size, so that less is padded
+
+    def in_chunks(x_BJ):
+        padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)
+        padded = jnp.pad(x_BJ, padding)
+        return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
+
+    def joined(x_CBJ):
+        x_BCJ = jnp.moveaxis(x_CBJ, 0, 1)
+        return x_BCJ.reshape(num_rows, -1, *x_CBJ.shape[3:])[:, :num_targets]
+
+    return jax.tree.map(joined, jax.lax.map(function, jax.tree.map(in_chunks, arrays)))
 
 
 def at_positions(grads_BJD: jax.Array, positions_BJ: jax.Array, length: int, dtype) -> jax.Array:

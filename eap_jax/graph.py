@@ -157,6 +157,54 @@ def to_block(scores: np.ndarray) -> np.ndarray:
     return np.concatenate([blocks, scores[..., -1:]], axis=-1)
 
 
+def strongest_edges(
+    strength_WR: np.ndarray, mask_WR: np.ndarray, count: int
+) -> list[tuple[int, int]]:
+    """Places (writer, reader) of the existing edges of the largest strength, largest first.
+
+    Args:
+      strength_WR: finite numbers that are not negative, such as |score|.
+      mask_WR: whether an edge exists, bool.
+      count: how many; all edges if there are fewer.
+
+    Returns:
+      places; equal strengths stand in the matrix's order, row by row.
+    """
+    existing = np.argwhere(mask_WR)
+    order = np.argsort(-strength_WR[mask_WR], kind="stable")[:count]
+    return [(int(writer), int(reader)) for writer, reader in existing[order]]
+
+
+def connected(kept_WR: np.ndarray) -> np.ndarray:
+    """The kept edges that lie on a path from `input` to `logits`, as EAP-IG's pruning leaves them.
+
+    Args:
+      kept_WR: [1+2L, 4L+1] bool.
+
+    Returns:
+      the same without the edges from a part that reads nothing or into one that nobody reads.
+    """
+    while True:
+        reads_W = np.concatenate([[True], _node_columns(kept_WR).any(axis=1)])
+        used_W = reads_W & kept_WR.any(axis=1)
+        reader_used_R = np.concatenate([_per_reader(used_W[1:]), [True]])
+        remaining_WR = kept_WR & used_W[:, None] & reader_used_R[None, :]
+        if (remaining_WR == kept_WR).all():
+            return kept_WR
+        kept_WR = remaining_WR
+
+
 def _check_granularity(granularity: str) -> None:
     if granularity not in GRANULARITIES:
         raise ValueError(f"granularity: expected one of {GRANULARITIES}, found {granularity!r}")
+
+
+def _node_columns(kept_WR: np.ndarray) -> np.ndarray:
+    """[2L, *]: for each node a0, m0, ... whether its reads have a kept edge."""
+    reads_R = kept_WR.any(axis=0)[:-1].reshape(-1, 4)
+    return np.stack([reads_R[:, :3].any(axis=1), reads_R[:, 3]], axis=1).reshape(-1, 1)
+
+
+def _per_reader(nodes_2L: np.ndarray) -> np.ndarray:
+    """[4L] from [2L]: q, k and v of an attention node share its value."""
+    return np.repeat(nodes_2L.reshape(-1, 2), [3, 1], axis=1).ravel()

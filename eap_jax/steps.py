@@ -19,6 +19,7 @@ from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
 from eap_jax.sharding import Layout
 from eap_jax.transformer import embed
+from eap_jax.writes import apart, contract, stream_before, whole
 
 
 @flax.struct.dataclass(kw_only=True)
@@ -131,8 +132,8 @@ def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax
     writers = buffered_writers(config.num_layers, input_BTD.dtype.itemsize)
     writes_BWTD = jnp.zeros((rows, writers, length, width), input_BTD.dtype)
     return State(
-        stream_BTD=_whole(layout, input_BTD),
-        writes_BWTD=_apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
+        stream_BTD=whole(layout, input_BTD),
+        writes_BWTD=apart(layout, writes_BWTD.at[:, 0].set(input_BTD)),
     )
 
 
@@ -153,11 +154,11 @@ def forward_step(
     writes_BWTD = state.writes_BWTD
     # One by one: as a pair, whose axis comes first, they would make a GPU's buffer have writers first.
     for place in range(2):
-        write_B1TD = _whole(layout, writes_2BTD[place])[:, None]
+        write_B1TD = whole(layout, writes_2BTD[place])[:, None]
         writes_BWTD = jax.lax.dynamic_update_slice_in_dim(
             writes_BWTD, write_B1TD, 1 + 2 * layer.number + place, axis=1
         )
-    after = State(stream_BTD=_whole(layout, stream_BTD), writes_BWTD=_apart(layout, writes_BWTD))
+    after = State(stream_BTD=whole(layout, stream_BTD), writes_BWTD=apart(layout, writes_BWTD))
     return after, activations
 
 
@@ -169,7 +170,7 @@ def head_step(program: HeadProgram, ends: dict, state: State, work: Work) -> Hea
         most_logits=program.most_logits,
     )  # fmt: skip
     grads = tuple(
-        _whole(
+        whole(
             program.layout,
             at_positions(grads_BJD * weights_BJ[..., None], batch.positions_BJ, length, dtype),
         )
@@ -177,7 +178,7 @@ def head_step(program: HeadProgram, ends: dict, state: State, work: Work) -> Hea
     )
     return Head(
         grads=grads,
-        scores_BWA=_contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
+        scores_BWA=contract(state.writes_BWTD, [grad_BTD[:, None] for grad_BTD in grads]),
         losses=tuple(jnp.sum(losses_BJ * weights_BJ, axis=1) for weights_BJ in work.weights_ABJ),
         target_losses_BJ=losses_BJ,
         gradient_norms=tuple(
@@ -206,11 +207,27 @@ def backward_step(
       gradients with respect to the stream before the layer, and the scores of the edges into its
       four reads, [B, W, X], the reads of one loss together.
     """
+    before, reads = layer_gradients(config, layout, layer, passed, grads)
+    return before, contract(passed.writes_BWTD, reads)
+
+
+def layer_gradients(
+    config: ModelConfig,
+    layout: Layout | None,
+    layer: Layer,
+    passed: Passed,
+    grads: Sequence[jax.Array],
+) -> tuple[tuple[jax.Array, ...], list[jax.Array]]:
+    """The gradients of each loss before a layer [B, T', D] and at its reads [B, 4, T', D].
+
+    Args:
+      config, layout, layer, passed, grads: see `backward_step`.
+    """
     writes_BWTD, kept = passed.writes_BWTD, passed.kept
     again = kept is None
-    stream_BTD = _whole(layout, _stream_before(writes_BWTD, layer.number)) if again else None
+    stream_BTD = whole(layout, stream_before(writes_BWTD, layer.number)) if again else None
     attention_BTD = jax.lax.dynamic_index_in_dim(writes_BWTD, 1 + 2 * layer.number, 1, False)
-    attention_BTD = _whole(layout, attention_BTD)
+    attention_BTD = whole(layout, attention_BTD)
     reads, before = [], []
     for grad_BTD in grads:
         length = grad_BTD.shape[1]
@@ -218,9 +235,9 @@ def backward_step(
         reads_B4TD, grad_BTD = block_gradients(
             config, layer, prefix, attention_BTD[:, :length], grad_BTD
         )
-        reads.append(_whole(layout, reads_B4TD))
-        before.append(_whole(layout, grad_BTD))
-    return tuple(before), _contract(writes_BWTD, reads)
+        reads.append(whole(layout, reads_B4TD))
+        before.append(whole(layout, grad_BTD))
+    return tuple(before), reads
 
 
 def finish(scores_LBWX: jax.Array, head: Head, granularity: Granularity) -> tuple[Attribution, ...]:
@@ -249,52 +266,3 @@ def _assemble(
     scores_BWR = jnp.moveaxis(scores_LBW4, 0, 2).reshape(num_rows, num_writers, -1)
     scores_BWR = jnp.concatenate([scores_BWR, logits_scores_BW1], axis=-1)[:, : 1 + 2 * num_layers]
     return jnp.where(edge_mask(num_layers, granularity), scores_BWR, 0.0)
-
-
-def _whole(layout: Layout | None, stream_BTD: jax.Array) -> jax.Array:
-    return stream_BTD if layout is None else layout.whole(stream_BTD)
-
-
-def _apart(layout: Layout | None, writes_BWTD: jax.Array) -> jax.Array:
-    return writes_BWTD if layout is None else layout.apart(writes_BWTD)
-
-
-def _stream_before(writes_BWTD: jax.Array, number: jax.Array | int) -> jax.Array:
-    """The stream that layer `number` reads.
-
-    The writes are added in the order of the forward pass, so the sum has the same bits as there.
-    """
-
-    def add(writer, stream_BTD):
-        return stream_BTD + jax.lax.dynamic_index_in_dim(writes_BWTD, writer, 1, False)
-
-    return jax.lax.fori_loop(1, 1 + 2 * number, add, writes_BWTD[:, 0])
-
-
-def _contract(writes_BWTD: jax.Array, grads: Sequence[jax.Array]) -> jax.Array:
-    """- sum over T and D of writes times gradients, no edge mask.
-
-    Args:
-      writes_BWTD: all writes.
-      grads: groups of gradients [B, R, T', D]; beyond T' they are zero.
-
-    Returns:
-      [B, W, all R of all groups] float32.
-    """
-    length = writes_BWTD.shape[2]
-    # T and D as one axis Y: contracted as two, XLA would first transpose a copy of the writes.
-    writes_BWY = writes_BWTD.reshape(*writes_BWTD.shape[:2], -1)
-
-    def contract(grads_BRTD):
-        beyond = length - grads_BRTD.shape[2]
-        padded_BRTD = jnp.pad(grads_BRTD, ((0, 0), (0, 0), (0, beyond), (0, 0)))
-        return -jnp.einsum(
-            "BWY,BRY->BWR",
-            writes_BWY,
-            padded_BRTD.reshape(*padded_BRTD.shape[:2], -1),
-            precision=jax.lax.Precision.HIGHEST,
-            preferred_element_type=jnp.float32,
-        )
-
-    # One product for each group: on a CPU a single product with four groups takes twice the time.
-    return jnp.concatenate([contract(grads_BRTD) for grads_BRTD in grads], axis=-1)

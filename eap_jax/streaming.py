@@ -6,13 +6,14 @@ read once for all of them. The writes of all batches stay in memory, and the act
 `keep_layers` layers.
 """
 
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import jax
 import jax.numpy as jnp
 
-from eap_jax.attribution import HEAD_LOGITS
+from eap_jax.attribution import HEAD_LOGITS, Estimator, method
 from eap_jax.block import Layer
 from eap_jax.checks import check_losses, check_named
 from eap_jax.config import ModelConfig
@@ -24,10 +25,8 @@ from eap_jax.steps import (
     HeadProgram,
     Passed,
     Work,
-    backward_step,
     finish,
     forward_step,
-    head_step,
     start,
 )
 from eap_jax.transformer import windows
@@ -51,6 +50,7 @@ def attribute_streamed(
     objective: Objective = self_entropy,
     granularity: Granularity = "qkv",
     keep_layers: int | None = None,
+    estimator: Estimator = "eap",
     progress: Callable[[], object] = lambda: None,
 ) -> list[tuple[Attribution, ...]]:
     """Scores of all edges for several batches.
@@ -61,6 +61,7 @@ def attribute_streamed(
       config, objective, granularity: see `attribution.attribute`.
       keep_layers: keep the activations of so many layers, the last ones, and compute those of the
         others again on the way back; None: keep all.
+      estimator: see `attribution.attribute_prefixes`; the branches of one writer run at once.
       progress: called after each of the 2 L steps through a layer.
 
     Returns:
@@ -102,7 +103,8 @@ def attribute_streamed(
     program = HeadProgram(
         config=config, objective=objective, most_logits=HEAD_LOGITS[first_kept > 0]
     )
-    heads = [_head(program, ends, state, item) for state, item in zip(states, work, strict=True)]
+    head_of, backward = _compiled(estimator, granularity)
+    heads = [head_of(program, ends, state, item) for state, item in zip(states, work, strict=True)]
     jax.block_until_ready(heads)
     del ends
     writes = [state.writes_BWTD for state in states]
@@ -112,7 +114,7 @@ def attribute_streamed(
     for layer in read(numbers[::-1]):
         for index in range(len(work)):
             passed = Passed(writes_BWTD=writes[index], kept=kept[index][layer.number])
-            grads[index], scores[index][layer.number] = _backward(
+            grads[index], scores[index][layer.number] = backward(
                 config, None, layer, passed, grads[index]
             )
             del passed
@@ -129,5 +131,13 @@ def attribute_streamed(
 _PLACE = ("config", "layout")
 _start = jax.jit(start, static_argnames=_PLACE)
 _forward = jax.jit(forward_step, static_argnames=_PLACE, donate_argnames="state")
-_head = jax.jit(head_step, static_argnames="program")
-_backward = jax.jit(backward_step, static_argnames=_PLACE, donate_argnames="grads")
+
+
+@functools.cache
+def _compiled(estimator: Estimator, granularity: Granularity) -> tuple[Callable, Callable]:
+    """The output head and the step back through a layer."""
+    head, step = method(estimator, granularity)
+    return (
+        jax.jit(head, static_argnames="program"),
+        jax.jit(step, static_argnames=_PLACE, donate_argnames="grads"),
+    )

@@ -27,6 +27,7 @@ from tqdm import tqdm
 
 from converters.load import Checkpoint, load_checkpoint
 from eap_jax.ablation import cut_losses
+from eap_jax.attribution import Estimator
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
 from eap_jax.circuit import circuit_losses
 from eap_jax.config import ModelConfig
@@ -107,12 +108,14 @@ class Model:
         return load_tokenizer(self.directory)
 
     def attribute(
-        self, texts: Iterable[tuple[Tokens, Tokens]], *, batch_tokens: int = 4096
-    ) -> xr.Dataset:
+        self, texts: Iterable[tuple[Tokens, Tokens]], estimator: Estimator = "eap", *,
+        batch_tokens: int = 4096,
+    ) -> xr.Dataset:  # fmt: skip
         """Edge attribution patching: the score of every edge on every text.
 
         Args:
           texts: (prompt, answer) pairs.
+          estimator: `eap`, or `branch`, nearer to `ablate` and dearer (`eap_jax.branch`).
           batch_tokens: most tokens that go through the model at once.
 
         Returns:
@@ -129,10 +132,12 @@ class Model:
             numerics=self.dtype,
             batch_tokens=batch_tokens,
             mesh=make_mesh(""),
+            estimator=estimator,
             description=f"{self.name}: attribute",
             patience=_PATIENCE,
         )
-        return label_matrices("score", found.scores_nWR, found.losses_n, self._facts)
+        facts = {**self._facts, "estimator": estimator}
+        return label_matrices("score", found.scores_nWR, found.losses_n, facts)
 
     def ablate(
         self,

@@ -20,6 +20,7 @@ from experiments import manifest
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
 from experiments.fidelity.effects import can_cut, choose, cut_cells
+from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.report import report
 from experiments.report.formats import health_text
@@ -106,18 +107,31 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         _share(groups(cells), lock, score)
 
     scored = [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
+    for side in reversed(SIDES) if exact else ():  # the last side's weights are still in memory
+
+        def run_circuits(cell: Cell, side: Side = side) -> None:
+            with outcome.guard(f"{pair}, {cell.name}, {side}: circuits"):
+                measure_faithfulness(opened, cell, side)
+
+        _share(scored, lambda cell: _lock(study, cell.group, "circuits"), run_circuits)
     if scored and jax.process_index() == 0:
         with _lock(study, "report"):
             for cell in scored:
                 sides = cell_metrics.measure_cell(opened, cell)["sides"]
-                health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
-                say(f"{cell.name}: column-sum health {health} (0 is perfect)")
+                say(f"{cell.name}: {_health_line(sides, study.estimator)}")
                 if (fidelity := measure_fidelity(opened, cell)) is not None:
                     say(f"{cell.name}: {fidelity_line(fidelity)}")
             manifest.write(opened, scored, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
         outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
+
+
+def _health_line(sides: dict[str, dict], estimator: str) -> str:
+    if estimator != "eap":
+        return f"column sums say nothing about {estimator} scores, which need not cancel out"
+    health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
+    return f"column-sum health {health} (0 is perfect)"
 
 
 def _unsaid(_: str) -> None:

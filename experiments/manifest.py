@@ -40,6 +40,7 @@ def write(opened: OpenStudy, cells: list[Cell], seconds: float) -> None:
             "responses": None if study.responses is None else str(study.responses),
             "imported": imported,
             "numerics": study.numerics,
+            "estimator": study.estimator,
             "precision": {
                 "answers": opened.answer_dtypes,
                 "scores": weight_dtype(study.numerics),

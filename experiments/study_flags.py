@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from absl import flags
 
+from eap_jax.attribution import ESTIMATORS
 from eap_jax.sharding import parse_mesh
 from experiments.errors import InputError
 from experiments.responses.questions import DATASETS
@@ -63,6 +64,10 @@ def define_flags() -> None:
     flags.DEFINE_float(
         "stream_gib", None,
         "GiB kept between layers with --memory=stream; a quarter of the memory if not given.", 0,
+    )  # fmt: skip
+    flags.DEFINE_enum(
+        "estimator", Study.estimator, ESTIMATORS,
+        "What a score is: eap, as published, or branch, see eap_jax/branch.py.",
     )  # fmt: skip
     flags.DEFINE_enum(
         "fidelity", Study.fidelity, ["auto", "all", "off"],
@@ -129,6 +134,11 @@ def studies(
         raise InputError(f"stream_gib: expected a number, found {f.stream_gib}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
+    if f.estimator == "branch" and f.numerics == "published":
+        raise InputError(
+            "estimator: branch is not what the published program computes; use --numerics=float32 "
+            "or bfloat16"
+        )
     if f.coordinator and not responses:
         raise InputError("coordinator: several processes score a file of answers; pass --responses")
     if card is None:
@@ -156,6 +166,7 @@ def studies(
             batch_tokens=f.batch_tokens,
             batch_answers=f.batch_answers,
             stream_bytes=_stream_bytes(card),
+            estimator=f.estimator,
             fidelity=f.fidelity,
             command=shlex.join(["python", "-m", program, *sys.argv[1:]]),
         )

@@ -24,7 +24,11 @@ def measure_fidelity(opened: OpenStudy, cell: Cell) -> dict[str, Any] | None:
         scores_nWR = store.read_results(results_path(opened, cell, side))
         effects = store.read_effects(effects_path(cell, side), scores_nWR.shape)
         try:
-            found[side] = agreement(scores_nWR[effects.rows_m], effects.effects_mWR)
+            found[side] = agreement(
+                scores_nWR[effects.rows_m],
+                effects.effects_mWR,
+                estimator=opened.study.estimator,
+            )
         except ValueError as error:
             raise InputError(f"{effects_path(cell, side)}: {error}") from None
     store.write_json(cell.directory / "fidelity.json", found)

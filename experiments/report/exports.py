@@ -9,16 +9,16 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
+from experiments.fidelity.faithfulness import EXPORTED_EDGES, exported_circuit
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, StudyResult
-from experiments.report.strongest_edges import strongest_edges
 from experiments.statistics.compare import Comparison
 from experiments.statistics.metrics import Metric
 from experiments.statistics.trend import trend
@@ -38,7 +38,8 @@ EDGE_COLUMNS = (
 MARKDOWN_COLUMNS = (
     "Pair", "Dataset", "alpha", "Metric", "Base", "RL", "Change", "Here", "Paper", "Published",
 )  # fmt: skip
-DEFAULT_CIRCUIT_EDGES = 200
+# A graph of 32 layers with 32 heads has 1.6 million edges, 90 MB as text.
+MOST_LISTED = 250_000
 
 
 def table_csv(study: StudyResult) -> str:
@@ -67,48 +68,70 @@ def edges_csv(cell: CellResult) -> str:
 
 
 def eap_ig_graph(
-    scores_WR: np.ndarray, d_model: int, *, in_graph: int = DEFAULT_CIRCUIT_EDGES
+    scores_WR: np.ndarray,
+    d_model: int,
+    num_heads: int,
+    *,
+    in_graph: int = EXPORTED_EDGES,
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """A score matrix as the object that EAP-IG's `Graph.from_json` reads.
 
-    Attention is one node a layer here, so the graph has one head, `a{l}.h0`. Scores carry the same
-    sign there: positive where removing the edge raises the loss.
+    Attention is one node a layer here and one a head there, so an edge stands for the edges of all
+    its heads: each of them has its score and is in the graph if it is. Kept or cut together they do
+    what the one edge does, and ranked they stay together. Scores carry the same sign there: positive
+    where removing the edge raises the loss. With `intervention="zero"`, `evaluate_graph` gives the
+    loss of `eap_jax.circuit`, for a model without a bias on the attention's output, which belongs to
+    no head there; the key and value reads of grouped heads are those of their query heads.
 
     Args:
       scores_WR: mean scores [1+2L, 4L+1].
       d_model: width of the residual stream; EAP-IG sizes its neuron tables by it.
+      num_heads: query heads of an attention.
       in_graph: how many edges of the largest |score| are marked as the circuit. As in EAP-IG's
         pruning, an edge that no path from input to logits uses is then left out.
+      about: further facts for people; EAP-IG does not read them.
 
     Returns:
-      {"cfg": ..., "nodes": {name: {"in_graph": bool}}, "edges": {name: {"score", "in_graph"}}}.
+      {"cfg": ..., "nodes": {name: {"in_graph": bool}}, "edges": {name: {"score", "in_graph"}},
+      "about": ...}. Of a graph with more than `MOST_LISTED` edges between heads only those of the
+      circuit are listed; the others have score 0 and are not in the graph, as EAP-IG takes it.
 
     Raises:
       ValueError: no model has a matrix of this shape.
     """
     num_layers = num_layers_of(*scores_WR.shape)
-    writers = [_one_head(name) for name in writer_names(num_layers)]
-    readers = [_one_head(name) for name in reader_names(num_layers)]
+    writers = [_heads(name, num_heads) for name in writer_names(num_layers)]
+    readers = [_heads(name, num_heads) for name in reader_names(num_layers)]
     mask_WR = edge_mask(num_layers)
-    kept_WR = np.zeros_like(mask_WR)
-    for place in strongest_edges(np.abs(scores_WR), mask_WR, in_graph):
-        kept_WR[place] = True
-    kept_WR = _connected(kept_WR)
-    edges = {
-        f"{writers[w]}->{readers[r]}": {
-            "score": float(scores_WR[w, r]),
-            "in_graph": bool(kept_WR[w, r]),
-        }
-        for r in range(len(readers))
-        for w in range(len(writers))
-        if mask_WR[w, r]
+    kept_WR = exported_circuit(scores_WR, in_graph)
+    sizes_WR = np.outer([len(heads) for heads in writers], [len(heads) for heads in readers])
+    every = int(sizes_WR[mask_WR].sum()) <= MOST_LISTED
+    edges = {}
+    for r, w in np.argwhere((mask_WR if every else kept_WR).T):
+        info = {"score": float(scores_WR[w, r]), "in_graph": bool(kept_WR[w, r])}
+        for reader in readers[r]:
+            edges |= {f"{writer}->{reader}": info for writer in writers[w]}
+    nodes = {
+        name: {"in_graph": bool(kept_WR[w].any())}
+        for w, heads in enumerate(writers)
+        for name in heads
     }
-    nodes = {name: {"in_graph": bool(kept_WR[w].any())} for w, name in enumerate(writers)}
     nodes["logits"] = {"in_graph": True}
     config = {
-        "n_layers": num_layers, "n_heads": 1, "parallel_attn_mlp": False, "d_model": d_model,
-    }  # fmt: skip
-    return {"cfg": config, "nodes": nodes, "edges": edges}
+        "n_layers": num_layers,
+        "n_heads": num_heads,
+        "parallel_attn_mlp": False,
+        "d_model": d_model,
+    }
+    facts = {
+        "ranked_by": "absolute value of the mean score",
+        "strongest_edges": min(in_graph, int(mask_WR.sum())),
+        "edges_on_a_path": int(kept_WR.sum()),
+        "all_edges": int(mask_WR.sum()),
+        "edges_listed": "all" if every else "those in the graph",
+    }
+    return {"cfg": config, "nodes": nodes, "edges": edges, "about": facts | dict(about or {})}
 
 
 def write_tables(study: StudyResult, directory: Path) -> tuple[Path, Path]:
@@ -119,17 +142,55 @@ def write_tables(study: StudyResult, directory: Path) -> tuple[Path, Path]:
     return markdown, table
 
 
-def write_edges(cell: CellResult, directory: Path, d_model: int) -> tuple[Path, ...]:
-    """Write a cell's edges.csv, graph_base.json and graph_rl.json; returns their paths."""
+def write_edges(
+    cell: CellResult,
+    directory: Path,
+    models: Mapping[str, Mapping[str, Any]],
+    estimator: str = "eap",
+) -> tuple[Path, ...]:
+    """Write a cell's edges.csv, graph_base.json and graph_rl.json; returns their paths.
+
+    Args:
+      cell: the cell.
+      directory: where they go.
+      models: by side the fields of its `ModelConfig`.
+      estimator: what the scores are.
+    """
     edges = directory / "edges.csv"
     write_text(edges, edges_csv(cell))
     written = [edges]
     for side, scores_WR in (("base", cell.base_WR), ("rl", cell.rl_WR)):
         path = directory / f"graph_{side}.json"
-        graph = eap_ig_graph(scores_WR, d_model)
+        graph = eap_ig_graph(
+            scores_WR,
+            models[side]["d_model"],
+            models[side]["num_heads"],
+            about={"estimator": estimator, "faithfulness": _faithful(cell, side)},
+        )
         write_text(path, json.dumps(graph) + "\n")
         written.append(path)
     return tuple(written)
+
+
+def _faithful(cell: CellResult, side: str) -> dict[str, Any] | str:
+    """How much of the loss the exported circuit recovers, where circuits were run."""
+    if not cell.faithfulness:
+        return "not measured"
+    found = cell.faithfulness[side]
+    low, high = (end if math.isfinite(end) else None for end in found["exported"]["interval"])
+    return {
+        "meaning": "recovered = (loss - empty_loss) / (full_loss - empty_loss), other edges cut to "
+        "zero; 1 is the whole model, 0 none of it",
+        "ablation": "zero",
+        "samples": found["samples"],
+        "full_loss": found["full_loss"],
+        "empty_loss": found["empty_loss"],
+        "circuit_loss": found["exported"]["loss"],
+        "recovered": found["exported"]["recovered"],
+        "recovered_interval": [low, high],
+        "cpr_of_the_ranking": found["cpr"],
+        "cmd_of_the_ranking": found["cmd"],
+    }
 
 
 def _table_lines(study: StudyResult) -> Iterable[tuple]:
@@ -196,32 +257,9 @@ def _field(value):
     return float(value) if math.isfinite(value) else ""
 
 
-def _one_head(name: str) -> str:
-    """`a3<q>` -> `a3.h0<q>`, `a3` -> `a3.h0`; other nodes keep their names."""
+def _heads(name: str, num_heads: int) -> list[str]:
+    """`a3<q>` -> `a3.h0<q>`, `a3.h1<q>`, ...; a node that is no attention keeps its name."""
     if not name.startswith("a"):
-        return name
+        return [name]
     node, bracket, kind = name.partition("<")
-    return f"{node}.h0{bracket}{kind}"
-
-
-def _connected(kept_WR: np.ndarray) -> np.ndarray:
-    """Edges on a path from input to logits, as EAP-IG's pruning leaves them."""
-    while True:
-        reads_W = np.concatenate([[True], _node_columns(kept_WR).any(axis=1)])
-        used_W = reads_W & kept_WR.any(axis=1)
-        reader_used_R = np.concatenate([_per_reader(used_W[1:]), [True]])
-        remaining_WR = kept_WR & used_W[:, None] & reader_used_R[None, :]
-        if (remaining_WR == kept_WR).all():
-            return kept_WR
-        kept_WR = remaining_WR
-
-
-def _node_columns(kept_WR: np.ndarray) -> np.ndarray:
-    """[2L, *]: for each node a0, m0, ... whether its reads have a kept edge."""
-    reads_R = kept_WR.any(axis=0)[:-1].reshape(-1, 4)
-    return np.stack([reads_R[:, :3].any(axis=1), reads_R[:, 3]], axis=1).reshape(-1, 1)
-
-
-def _per_reader(nodes_2L: np.ndarray) -> np.ndarray:
-    """[4L] from [2L]: q, k and v of an attention node share its value."""
-    return np.repeat(nodes_2L.reshape(-1, 2), [3, 1], axis=1).ravel()
+    return [f"{node}.h{head}{bracket}{kind}" for head in range(num_heads)]

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from eap_jax.graph import edge_mask, reader_names, writer_names
+from eap_jax.graph import edge_mask, reader_names, strongest_edges, writer_names
+from experiments.report.circuit_figure import circuits
 from experiments.report.effect_figure import scores_and_effects
 from experiments.report.figure_style import (
     BASE_COLOUR,
@@ -30,7 +31,6 @@ from experiments.report.figure_style import (
 )
 from experiments.report.graph_figure import graph_figure
 from experiments.report.results import CellResult
-from experiments.report.strongest_edges import strongest_edges
 from experiments.store import write_bytes
 
 TOP_EDGES = 20
@@ -232,6 +232,15 @@ CELL_FIGURES = (
         draw=answer_lengths,
         title="How long the answers are",
         text="Only the first tokens of each answer are counted, the same number on both sides.",
+    ),
+    CellFigure(
+        name="circuits",
+        draw=circuits,
+        title="What is left when only some edges are kept",
+        text="Each point is a circuit: the model with a share of its edges, every other one cut. A "
+        "ranking that finds what matters reaches 1 with few edges; one that does no better than the "
+        "grey lines has found nothing that stands alone.",
+        possible=lambda cell: bool(cell.faithfulness),
     ),
 )
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
-from eap_jax.graph import edge_mask, reader_names, to_block, writer_names
+from eap_jax.graph import edge_mask, reader_names, strongest_edges, to_block, writer_names
 from experiments.report.figure_style import (
     SCORE_COLOURS,
     new_figure,
@@ -24,7 +24,6 @@ from experiments.report.figure_style import (
     styled,
 )
 from experiments.report.results import CellResult
-from experiments.report.strongest_edges import strongest_edges
 
 DEFAULT_EDGES = 120
 _WIDEST = 5.0

@@ -78,6 +78,7 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
             for name, figure in figures.items()
         ],
         cells=[_cell(cell, (drawn or {}).get(cell.name)) for cell in study.cells[:DRAWN_CELLS]],
+        circuits=[cell for cell in study.cells if cell.faithfulness],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),

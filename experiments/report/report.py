@@ -35,7 +35,7 @@ def write_report(directory: Path) -> Path:
         folder = directory / name
         if cell.views:
             store.write_text(folder / "views.csv", views_csv([cell]))
-        write_edges(cell, folder, manifest["models"]["base"]["d_model"])
+        write_edges(cell, folder, manifest["models"], manifest.get("estimator", "eap"))
         figures = cell_figures(cell)
         named = {f"{folder.name}_{key}": figure for key, figure in figures.items()}
         write_figures(named, folder.parent / "figures")

@@ -39,6 +39,8 @@ class CellResult:
       base_losses_n, rl_losses_n: loss of each sample in nats a token, or None.
       comparisons: by metric key; a metric that was not measured is absent.
       edge_low_WR, edge_high_WR: 95 % interval of each edge's mean difference, or None.
+      faithfulness: by side what faithfulness.json holds, see `fidelity.faithfulness`; empty where no
+        circuit was run.
       published: values of the paper for this cell, (base, rl) by metric key.
       decode: token ids to text, or None where no tokenizer is at hand.
       effects: exact effects by side, empty where no edge was cut.
@@ -64,6 +66,7 @@ class CellResult:
     rl_losses_n: np.ndarray | None = None
     edge_low_WR: np.ndarray | None = None
     edge_high_WR: np.ndarray | None = None
+    faithfulness: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
     variant: str = ""

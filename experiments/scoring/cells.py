@@ -58,6 +58,7 @@ def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say:
     settings: dict[str, Any] = {
         "rule": dataclasses.asdict(rule),
         "numerics": opened.study.numerics,
+        "estimator": opened.study.estimator,
         "checkpoints": opened.hashes,
         "rows": [row.fields.get("idx") for row in selection.rows],
         "cut": selection.cut,
@@ -133,6 +134,7 @@ def scores_of(
         "numerics": study.numerics,
         "batch_tokens": study.batch_tokens,
         "objective": objective,
+        "estimator": study.estimator,
         "description": f"{longest_of(cells).name}, {side}: {doing}",
     }
     if study.stream_bytes is None:

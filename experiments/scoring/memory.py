@@ -18,15 +18,28 @@ class Fitting:
       batches: of all texts.
       remat: activations are computed twice instead of kept.
       most_logits: of the output head at once.
+      most_tokens: that the plan let go through the model at once.
+      branch: for the branch estimator, which runs copies of a batch beside it.
     """
 
     batches: list[PaddedBatch]
     remat: bool
     most_logits: int
+    most_tokens: int
+    branch: bool
+
+    def together(self, padded: PaddedBatch) -> int:
+        """Writers whose branches run at once: as many copies of a batch as a full one has room for."""
+        return max(1, self.most_tokens // padded.batch.tokens_BT.size) if self.branch else 1
 
 
 def fitting_batches(
-    model: Placed, texts: list[Text], *, batch_tokens: int, cuts: tuple[int, ...]
+    model: Placed,
+    texts: list[Text],
+    *,
+    batch_tokens: int,
+    cuts: tuple[int, ...],
+    branch: bool = False,
 ) -> Fitting:
     """The first of `plan.choices` that fits the devices of the model's mesh, or else the smallest.
 
@@ -34,6 +47,7 @@ def fitting_batches(
       model: on a mesh of devices.
       texts, cuts: see `batching.pad_into_batches`.
       batch_tokens: the most tokens of a batch.
+      branch: whether the estimator is `branch`.
     """
     usable = usable_on(model.mesh)
     most_logits = head_logits(usable, model.mesh.size)
@@ -47,7 +61,13 @@ def fitting_batches(
             cuts=cuts,
             most_padding=most_padding(model.mesh.local_devices[0]),
         )
-        found = Fitting(batches=batches, remat=remat, most_logits=most_logits)
+        found = Fitting(
+            batches=batches,
+            remat=remat,
+            most_logits=most_logits,
+            most_tokens=tokens,
+            branch=branch,
+        )
         shapes = {padded.batch.tokens_BT.shape: padded for padded in batches}
         sizes = [
             Scored(
@@ -57,6 +77,7 @@ def fitting_batches(
                 losses=len(padded.lengths),
                 remat=remat,
                 most_logits=most_logits,
+                branches=found.together(padded) if branch else 0,
             )
             for (rows, length), padded in shapes.items()
         ]

@@ -1,6 +1,7 @@
 """One side of a cell: responses in, score matrices out."""
 
 import dataclasses
+import math
 import time
 
 import jax
@@ -10,7 +11,7 @@ from tqdm import tqdm
 
 from converters.load import Checkpoint
 from converters.stored import StoredWeights
-from eap_jax.attribution import attribute_prefixes
+from eap_jax.attribution import Estimator, attribute_prefixes
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
@@ -34,7 +35,8 @@ class Scores:
       losses_n: float32 [n], self-entropy in nats.
       loss_parts_nJ: float32 [n, J], each counted answer token's part of the loss.
       gradient_norms_n: float32 [n], see `eap_jax.steps.Attribution`.
-      health: column-sum residual of the scores before the published running sum.
+      health: column-sum residual of the scores before the published running sum; NaN where the
+        estimator's columns need not add up to zero.
     """
 
     scores_nWR: np.ndarray
@@ -79,7 +81,7 @@ class _Collected:
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
 
-    def scores(self, numerics: Numerics) -> list[Scores]:
+    def scores(self, numerics: Numerics, estimator: Estimator) -> list[Scores]:
         self.progress.close()
         return [
             Scores(
@@ -87,7 +89,7 @@ class _Collected:
                 losses_n=self.losses_An[place],
                 loss_parts_nJ=self.parts_AnJ[place],
                 gradient_norms_n=self.norms_An[place],
-                health=column_sum_residual(scores_nWR),
+                health=column_sum_residual(scores_nWR) if estimator == "eap" else math.nan,
             )
             for place, scores_nWR in enumerate(self.scores_AnWR)
         ]
@@ -102,6 +104,7 @@ def score_texts(
     batch_tokens: int,
     mesh: jax.sharding.Mesh,
     objective: Objective = self_entropy,
+    estimator: Estimator = "eap",
     description: str = "attribute",
     patience: float = 0.0,
 ) -> list[Scores]:
@@ -116,6 +119,7 @@ def score_texts(
       batch_tokens: the most tokens that go through the model at once; fewer where more do not fit.
       mesh: devices.
       objective: what is differentiated, instead of the loss.
+      estimator: see `eap_jax.attribution.attribute_prefixes`.
       description: label of the progress bar.
       patience: seconds before it appears.
 
@@ -125,7 +129,9 @@ def score_texts(
     """
     dtype = jax.tree.leaves(checkpoint.params)[0].dtype.name
     model = Placed(config=checkpoint.config, dtype=dtype, mesh=mesh)
-    fitting = fitting_batches(model, texts, batch_tokens=batch_tokens, cuts=cuts)
+    fitting = fitting_batches(
+        model, texts, batch_tokens=batch_tokens, cuts=cuts, branch=estimator == "branch"
+    )
     collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
     for padded in fitting.batches:
         batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
@@ -139,9 +145,11 @@ def score_texts(
             remat=fitting.remat,
             layout=layout(mesh, batch.tokens_BT.shape[1]),
             most_logits=fitting.most_logits,
+            estimator=estimator,
+            together=fitting.together(padded),
         )
         collected.add(padded, results)
-    return collected.scores(numerics)
+    return collected.scores(numerics, estimator)
 
 
 def score_streamed(
@@ -153,13 +161,14 @@ def score_streamed(
     batch_tokens: int,
     kept_bytes: int,
     objective: Objective = self_entropy,
+    estimator: Estimator = "eap",
     description: str = "attribute",
 ) -> list[Scores]:
     """The same as `score_texts`, reading the weights layer by layer.
 
     Args:
       weights: the model on disk.
-      texts, cuts, numerics, batch_tokens, objective, description: see `score_texts`.
+      texts, cuts, numerics, batch_tokens, objective, estimator, description: see `score_texts`.
       kept_bytes: memory for what stays between the layers. As many batches share each reading of
         the weights as fit in it; what is left keeps activations, so that fewer layers are computed
         twice.
@@ -188,8 +197,9 @@ def score_streamed(
                 config=config,
                 objective=objective,
                 keep_layers=keep_layers,
+                estimator=estimator,
                 progress=steps.update,
             )
         for padded, results in zip(part, found, strict=True):
             collected.add(padded, results)
-    return collected.scores(numerics)
+    return collected.scores(numerics, estimator)

@@ -86,6 +86,8 @@ class Scored:
       losses: that share the forward pass.
       most_logits: that the output head holds at once, on all devices.
       remat: activations are computed twice instead of kept.
+      branches: copies of the batch that the branch estimator runs through a layer at once; 0 with
+        another estimator.
     """
 
     rows: int
@@ -94,6 +96,7 @@ class Scored:
     most_logits: int
     losses: int = 1
     remat: bool = False
+    branches: int = 0
 
 
 def weight_bytes(model: Placed) -> int:
@@ -163,6 +166,12 @@ def attribution_needs(model: Placed, batch: Scored) -> Needs:
     reads = 4 * batch.losses * tokens * config.d_model * itemsize
     layer = (4 + 4) * _seen_pairs(model, own, batch.length, batch.length)
     layer += _heads_bytes(model, tokens) if batch.remat else 0
+    if batch.branches:
+        rows = own * batch.branches
+        # Writes, reads and the changed branches' outcomes beside the layer's own arrays.
+        layer += _layer_bytes(model, rows, batch.length, batch.length)
+        layer += 4 * rows * batch.length * config.d_model * itemsize
+        layer += 2 * _heads_bytes(model, rows * batch.length)
     in_head = _head_bytes(model, own, batch)
     return Needs(
         weights=weight_bytes(model),

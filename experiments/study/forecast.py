@@ -154,7 +154,11 @@ def forecast(study: Study, shape: Shape, usable: int) -> Forecast:
         )
     alphas = {rule.alpha for rule in study.rules}
     if study.stream_bytes is None:
-        common = {"most_tokens": study.batch_tokens, "losses": len(alphas)}
+        common = {
+            "most_tokens": study.batch_tokens,
+            "losses": len(alphas),
+            "branch": study.estimator == "branch",
+        }
         usual = plan_scores(scored, usable, length=TEXT, targets=COUNTED, **common)
         counted = max(COUNTED, int(max(alphas) * new_tokens))
         longest = plan_scores(scored, usable, length=PROMPT + counted, targets=counted, **common)
@@ -166,6 +170,7 @@ def forecast(study: Study, shape: Shape, usable: int) -> Forecast:
             targets=COUNTED,
             losses=len(alphas),
             most_logits=HEAD_LOGITS[False],
+            branches=int(study.estimator == "branch"),
         )
         streamed = streamed_needs(scored, batch, study.stream_bytes)
     return Forecast(answers=answers, usual=usual, longest=longest, streamed=streamed)

@@ -125,6 +125,7 @@ def plan_scores(
     most_tokens: int,
     losses: int = 1,
     remat: bool | None = None,
+    branch: bool = False,
 ) -> Scores:
     """The batch that texts are attributed in.
 
@@ -135,6 +136,7 @@ def plan_scores(
       most_tokens: upper limit of a batch; but a batch holds one text a way of the data axis.
       losses: of one pass.
       remat: compute activations twice, or not; None: as memory allows.
+      branch: whether the estimator is `branch`.
     """
     ways = model.mesh.shape["data"]
 
@@ -147,6 +149,7 @@ def plan_scores(
             losses=losses,
             remat=remat,
             most_logits=head_logits(usable, model.mesh.size),
+            branches=max(1, tokens // (rows * length)) if branch else 0,
         )
         needs = attribution_needs(model, batch)
         fits = needs.total <= usable

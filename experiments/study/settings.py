@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal
 
+from eap_jax.attribution import Estimator
 from experiments.study.numerics import Numerics
 from experiments.study.pairs import Pair, Side
 from experiments.study.rule import Rule
@@ -49,6 +50,7 @@ class Study:
       batch_answers: most answers decoded together.
       stream_bytes: read the weights layer by layer while scoring, and keep so many bytes between
         the layers; None: the whole model is in memory.
+      estimator: what scores are, see `eap_jax.attribution` and `eap_jax.branch`.
       fidelity: how much is ablated exactly: auto, what costs at most some attributions; all; off.
       command: what the user typed, for the manifest.
     """
@@ -65,6 +67,7 @@ class Study:
     batch_tokens: int = 4096
     batch_answers: int = 128
     stream_bytes: int | None = None
+    estimator: Estimator = "eap"
     fidelity: Fidelity = "auto"
     command: str = ""
 

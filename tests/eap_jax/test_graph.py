@@ -119,3 +119,24 @@ def test_what_is_no_edge_is_refused_in_one_line_that_says_what_is_expected(edge,
     with pytest.raises(ValueError, match=message) as caught:
         graph.parse_edge(edge, 2)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("granularity", ["qkv", "block"])
+@pytest.mark.parametrize("count", [0, 1, 7, 10_000])
+def test_edges_are_sorted_by_strength_and_ties_by_place(granularity, count):
+    """Whole numbers, so that many strengths are equal; where no edge is the matrix is largest."""
+    mask_WR = graph.edge_mask(3, granularity)
+    strength_WR = np.random.default_rng(0).integers(0, 4, mask_WR.shape).astype(float)
+    strength_WR[~mask_WR] = 100.0
+    places = [
+        (w, r) for w in range(mask_WR.shape[0]) for r in range(mask_WR.shape[1]) if mask_WR[w, r]
+    ]
+    expected = sorted(places, key=lambda place: (-strength_WR[place], place))[:count]
+    assert graph.strongest_edges(strength_WR, mask_WR, count) == expected
+
+
+def test_an_edge_of_strength_zero_is_an_edge():
+    mask_WR = graph.edge_mask(2)
+    found = graph.strongest_edges(np.zeros(mask_WR.shape), mask_WR, graph.num_edges(2))
+    assert len(found) == mask_WR.sum()
+    assert found == sorted(found)

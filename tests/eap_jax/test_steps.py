@@ -1,9 +1,6 @@
 """The steps of a pass one by one: writes by the whole model, contraction and order by hand."""
 
-import functools
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
@@ -63,25 +60,6 @@ def test_activations_computed_again_from_the_writes_give_the_same_step_back(forw
     assert [grad.shape[1] for grad in found[0][0]] == [5, 9]
     for one, other in zip(*map(jax.tree.leaves, found), strict=True):
         assert toys.relative(one, other) <= 1e-5
-
-
-def test_the_contraction_is_minus_the_sum_over_places_and_width():
-    """In float64, loops over nothing; groups of unequal lengths, bfloat16 as well."""
-    rng = np.random.default_rng(1)
-    writes = rng.normal(size=(2, 5, 7, 3)).astype(np.float32)
-    groups = [rng.normal(size=(2, 4, length, 3)).astype(np.float32) for length in (7, 4)]
-    expected = np.concatenate(
-        [
-            -np.einsum("BWTD,BRTD->BWR", writes[:, :, : g.shape[2]].astype(np.float64), g)
-            for g in groups
-        ],
-        axis=-1,
-    )
-    assert toys.relative(steps._contract(writes, groups), expected) <= 1e-6
-    low = functools.partial(jnp.asarray, dtype=jnp.bfloat16)
-    found = steps._contract(low(writes), [low(group) for group in groups])
-    assert found.dtype == jnp.float32
-    assert toys.relative(found, expected) <= 1e-2
 
 
 def test_scores_of_layers_and_head_are_put_under_their_readers_names():

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 import toys
 import xarray as xr
 
@@ -70,6 +71,24 @@ def test_scores_are_the_engines_and_keep_the_order_of_texts(model, scores, token
     assert tuple(scores.reader.values) == reader_names(layers)
     assert int(scores.edge.sum()) == num_edges(layers) == 77
     assert not scores.score.where(~scores.edge).fillna(0).any()
+
+
+def test_the_branch_estimator_predicts_cuts_better_and_cuts_into_logits_exactly(model, ten_texts):
+    """Over all edges but input -> a0: Spearman 0.81 and equal signs 0.91 here, EAP 0.70 and 0.84."""
+    effects_nWR = model.ablate(ten_texts).effect.values
+    measured_WR = edge_mask(model.config.num_layers).copy()
+    measured_WR[0, :3] = False
+    effects = effects_nWR[:, measured_WR].ravel()
+    found = {}
+    for estimator in ("eap", "branch"):
+        scores = model.attribute(ten_texts, estimator=estimator)
+        assert scores.attrs["estimator"] == estimator
+        predicted = scores.score.values[:, measured_WR].ravel()
+        rank = scipy.stats.spearmanr(predicted, effects).statistic
+        found[estimator] = rank, (np.sign(predicted) == np.sign(effects)).mean()
+    np.testing.assert_allclose(scores.score[..., -1], effects_nWR[..., -1], atol=1e-5)
+    assert found["branch"][0] >= 0.75 > found["eap"][0]
+    assert found["branch"][1] >= 0.88 > found["eap"][1]
 
 
 def test_token_ids_and_texts_are_the_same_texts(model, scores, tokens):

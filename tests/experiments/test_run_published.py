@@ -262,6 +262,11 @@ def test_mistakes_end_in_one_line_that_names_the_place_and_leave_nothing(run, tm
         (1, {"memory": "stream", "stream_gib": "inf"}, "stream_gib: expected a number, found inf"),
         (
             1,
+            {"estimator": "branch", "numerics": "published"},
+            "estimator: branch is not what the published program computes; use --numerics=float32",
+        ),
+        (
+            1,
             {"memory": "stream", "stream_gib": 1e300},
             "stream_gib: expected a number, found 1e+300",
         ),

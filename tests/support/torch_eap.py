@@ -21,6 +21,7 @@ class Run:
       reads: reader name -> what the branch reads before its norm, [T, D].
       taps: reader name -> zero leaf that was added to the read, [T, D].
       seen: reader name -> names of the writers that had written when it read.
+      written: writer name -> zero leaf that was added to its write where it enters the stream.
       logits: [T, V].
     """
 
@@ -28,6 +29,7 @@ class Run:
     reads: dict
     taps: dict
     seen: dict
+    written: dict
     logits: torch.Tensor
 
 
@@ -40,12 +42,16 @@ def run(model, tokens, cut: Edge | None = None, kept: set[Edge] | None = None) -
     `cut` (writer, reader) takes that write out of that read; with `kept`, a reader reads the sum of
     the writes that the kept edges bring it, and nothing else.
     """
-    state = Run(writes={}, reads={}, taps={}, seen={}, logits=None)
+    state = Run(writes={}, reads={}, taps={}, seen={}, written={}, logits=None)
     handles = []
 
     def write(name):
         def hook(module, inputs, output):
-            state.writes[name] = (output[0] if isinstance(output, tuple) else output)[0]
+            write_BTD, *rest = output if isinstance(output, tuple) else (output,)
+            state.writes[name] = write_BTD[0]
+            state.written[name] = torch.zeros_like(write_BTD[0], requires_grad=True)
+            write_BTD = write_BTD + state.written[name]
+            return (write_BTD, *rest) if isinstance(output, tuple) else write_BTD
 
         return hook
 
@@ -126,3 +132,28 @@ def edge_scores(model, text: Text) -> tuple[dict[tuple[str, str], float], float]
             product = gradient.double() * state.writes[writer].detach().double()
             scores[writer, reader] = -float(product.sum())
     return scores, loss
+
+
+def branch_scores(model, text: Text) -> dict[tuple[str, str], float]:
+    """Branch-exact score of every edge, by (writer, reader).
+
+    A pass in which the reader reads without the write shows what its branch writes then; the change
+    is multiplied with the gradient of the loss at that write in the intact pass. The edges into
+    `logits` have the change of the loss itself.
+    """
+    loss, whole = loss_of(model, text)
+    names = [name for name in whole.written if name != "input"]
+    gradients = torch.autograd.grad(loss, [whole.written[name] for name in names])
+    gradients = dict(zip(names, gradients, strict=True))
+    scores = {}
+    with torch.no_grad():
+        for reader, writers in whole.seen.items():
+            for writer in writers:
+                cut_loss, cut = loss_of(model, text, (writer, reader))
+                if reader == "logits":
+                    scores[writer, reader] = float(cut_loss.double() - loss.double())
+                    continue
+                branch = reader.split("<")[0]
+                change = cut.writes[branch].double() - whole.writes[branch].double()
+                scores[writer, reader] = float((change * gradients[branch].double()).sum())
+    return scores

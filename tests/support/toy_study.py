@@ -8,6 +8,7 @@ import numpy as np
 import scipy.stats
 
 from eap_jax.graph import edge_mask
+from experiments.fidelity.faithfulness import circuits_of, summary
 from experiments.report.results import (
     Accuracy,
     CellResult,
@@ -108,6 +109,22 @@ def toy_cell(
         published={"activation_intensity": (1.10e-3, 1.31e-3)} if alpha == 0.1 else {},
         decode=decode,
     )
+
+
+def made_faithfulness(cell: CellResult) -> dict:
+    """faithfulness.json of a cell, for made-up losses of three samples that rise with what is cut."""
+    found = {}
+    means = {"base": cell.base_WR, "rl": cell.rl_WR}
+    edges = edge_mask(cell.num_layers).sum()
+    for side, other in (("base", "rl"), ("rl", "base")):
+        circuits = circuits_of(means[side], means[other], 0)
+        draw = np.random.default_rng(5)
+        losses = {
+            kept_WR.tobytes(): 4 - 3 * kept_WR.sum() / edges + draw.normal(size=3) / 4
+            for kept_WR in circuits.different
+        }
+        found[side] = {"estimator": "eap", "rows": [0, 1, 2]} | summary(circuits, losses, 0)
+    return found
 
 
 def letters(tokens) -> str:

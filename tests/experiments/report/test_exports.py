@@ -6,43 +6,125 @@ import io
 import json
 import re
 
+import head_graph
 import numpy as np
 import pytest
-from toy_study import toy_cell, toy_study
+import toys
+from toy_study import made_faithfulness, toy_cell, toy_study
 
+from eap_jax.circuit import circuit_losses
 from eap_jax.graph import num_edges
+from experiments.fidelity.faithfulness import exported_circuit
 from experiments.report import exports
 from experiments.statistics.metrics import METRICS
 
 
-def eap_ig_names(num_layers: int) -> tuple[list[str], set[str]]:
-    """Nodes and edges of EAP-IG's graph of a model with one head, from its documented rules."""
+def eap_ig_names(num_layers: int, num_heads: int) -> tuple[list[str], set[str]]:
+    """Nodes and edges of EAP-IG's graph of a model, from its documented rules."""
     stream, edges = ["input"], set()
     for layer in range(num_layers):
-        edges |= {f"{node}->a{layer}.h0<{kind}>" for node in stream for kind in "qkv"}
-        stream.append(f"a{layer}.h0")
+        heads = [f"a{layer}.h{head}" for head in range(num_heads)]
+        edges |= {f"{node}->{head}<{kind}>" for node in stream for head in heads for kind in "qkv"}
+        stream += heads
         edges |= {f"{node}->m{layer}" for node in stream}
         stream.append(f"m{layer}")
     edges |= {f"{node}->logits" for node in stream}
     return [*stream, "logits"], edges
 
 
-def test_eap_ig_graph_has_exactly_the_nodes_and_edges_of_a_one_head_model():
-    for num_layers in (1, 2, 5):
-        scores_WR = toy_cell(num_layers=num_layers).base_nWR.mean(axis=0)
-        graph = exports.eap_ig_graph(scores_WR, 24)
-        nodes, edges = eap_ig_names(num_layers)
-        assert list(graph["nodes"]) == nodes
-        assert set(graph["edges"]) == edges
-        assert len(edges) == num_edges(num_layers)
-        assert graph["cfg"] == {
-            "n_layers": num_layers, "n_heads": 1, "parallel_attn_mlp": False, "d_model": 24
-        }  # fmt: skip
+@pytest.mark.parametrize(("num_layers", "heads"), [(1, 3), (2, 1), (5, 4)])
+def test_eap_ig_graph_has_exactly_the_nodes_and_edges_of_every_head(num_layers, heads):
+    scores_WR = toy_cell(num_layers=num_layers).base_nWR.mean(axis=0)
+    graph = exports.eap_ig_graph(scores_WR, 24, heads)
+    nodes, edges = eap_ig_names(num_layers, heads)
+    assert list(graph["nodes"]) == nodes
+    assert set(graph["edges"]) == edges
+    assert heads > 1 or len(edges) == num_edges(num_layers)
+    assert graph["cfg"] == {
+        "n_layers": num_layers, "n_heads": heads, "parallel_attn_mlp": False, "d_model": 24
+    }  # fmt: skip
+
+
+def circuit_of_heads(toy, in_graph):
+    """A circuit as a mask [W, R] and as a file of heads, for scores that no model made."""
+    scores_WR = toy_cell(num_layers=toy.config.num_layers, seed=4).base_nWR.mean(axis=0)
+    graph = exports.eap_ig_graph(
+        scores_WR, toy.config.d_model, toy.config.num_heads, in_graph=in_graph
+    )
+    return exported_circuit(scores_WR, in_graph), json.loads(json.dumps(graph))
+
+
+@pytest.mark.parametrize(
+    ("name", "in_graph"),
+    [
+        ("window 5 above the first layer", 30),
+        ("window 5 above the first layer", 45),
+        ("window 7, tied head", 14),
+    ],
+)
+def test_the_circuit_of_heads_has_the_loss_of_the_circuit(name, in_graph):
+    """Evaluated head by head on the file, as EAP-IG does it, against the engine's own pass."""
+    toy = toys.ZOO[name]
+    params, texts = toys.random_params(toy.config), toys.random_texts(toy.config)
+    kept_WR, graph = circuit_of_heads(toy, in_graph)
+    assert 0 < kept_WR.sum() < num_edges(toy.config.num_layers)
+    batch = toys.batch_of(texts)
+    kept_BWR = np.broadcast_to(kept_WR, (len(texts), *kept_WR.shape))
+    losses_BJ = np.asarray(circuit_losses(params, batch, kept_BWR, config=toy.config))
+    for row, text in enumerate(texts):
+        expected = (losses_BJ[row] * batch.weights_BJ[row]).sum()
+        assert head_graph.loss(toy, params, text, graph) == pytest.approx(expected, abs=1e-5)
+    assert graph["about"]["edges_on_a_path"] == kept_WR.sum()
+
+
+def test_a_graph_of_very_many_heads_lists_its_circuit_only(monkeypatch):
+    scores_WR = toy_cell(num_layers=3).base_nWR.mean(axis=0)
+    whole = exports.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
+    monkeypatch.setattr(exports, "MOST_LISTED", len(whole["edges"]) - 1)
+    short = exports.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
+    kept = {name: edge for name, edge in whole["edges"].items() if edge["in_graph"]}
+    assert 0 < len(kept) < len(whole["edges"])
+    assert short["edges"] == kept
+    assert short["nodes"] == whole["nodes"]
+    assert whole["about"]["edges_listed"] == "all"
+    assert short["about"]["edges_listed"] == "those in the graph"
+
+
+def test_eap_ig_loads_the_graph_and_prunes_nothing_more(tmp_path):
+    """Runs where EAP-IG's package is installed (`eap`, which needs transformer_lens)."""
+    eap_graph = pytest.importorskip("eap.graph")
+    _, graph = circuit_of_heads(toys.ZOO["window 5 above the first layer"], 30)
+    path = tmp_path / "graph.json"
+    path.write_text(json.dumps(graph))
+    loaded = eap_graph.Graph.from_json(str(path))
+    kept = {name for name, edge in graph["edges"].items() if edge["in_graph"]}
+    assert {name for name, edge in loaded.edges.items() if edge.in_graph} == kept
+    loaded.prune()
+    assert loaded.count_included_edges() == len(kept) > 0
+
+
+def test_a_graph_says_how_its_edges_were_ranked_and_how_faithful_its_circuit_is(tmp_path):
+    cell = toy_cell()
+    found = made_faithfulness(cell)
+    shape = {"d_model": 24, "num_heads": 4}
+    models = {"base": shape, "rl": shape}
+    measured = dataclasses.replace(cell, faithfulness=found)
+    _, *graphs = exports.write_edges(measured, tmp_path, models)
+    for path, side in zip(graphs, ("base", "rl"), strict=True):
+        about = json.loads(path.read_text())["about"]
+        assert about["ranked_by"] == "absolute value of the mean score"
+        assert about["estimator"] == "eap"
+        said, exported = about["faithfulness"], found[side]["exported"]
+        assert said["recovered"] == exported["recovered"]
+        assert said["circuit_loss"] == exported["loss"]
+        assert said["recovered_interval"] == list(exported["interval"])
+        assert said["full_loss"] == found[side]["full_loss"]
+        assert said["cpr_of_the_ranking"] == found[side]["cpr"]
 
 
 def test_eap_ig_graph_puts_each_score_on_the_edge_of_its_row_and_column():
     scores_WR = np.arange(5 * 9, dtype=np.float32).reshape(5, 9) + 1
-    edges = exports.eap_ig_graph(scores_WR, 8)["edges"]
+    edges = exports.eap_ig_graph(scores_WR, 8, 1)["edges"]
     assert edges["input->a0.h0<q>"]["score"] == 1
     assert edges["input->a0.h0<v>"]["score"] == 3
     assert edges["a0.h0->m0"]["score"] == 9 + 4
@@ -54,7 +136,7 @@ def test_eap_ig_graph_puts_each_score_on_the_edge_of_its_row_and_column():
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 40, 10_000])
 def test_circuit_holds_the_strongest_edges_that_lie_on_a_path_from_input_to_logits(count):
     scores_WR = toy_cell(num_layers=4, seed=3).base_nWR.mean(axis=0)
-    graph = exports.eap_ig_graph(scores_WR, 24, in_graph=count)
+    graph = exports.eap_ig_graph(scores_WR, 24, 1, in_graph=count)
     ranked = sorted(graph["edges"], key=lambda name: -abs(graph["edges"][name]["score"]))
     strongest = [tuple(re.sub(r"<.>", "", name).split("->")) for name in ranked[:count]]
 
@@ -167,11 +249,14 @@ def test_written_files_hold_what_the_functions_return(tmp_path):
     markdown, table = exports.write_tables(study, tmp_path)
     assert markdown.read_text(encoding="utf-8") == exports.table_markdown(study)
     assert table.read_text(encoding="utf-8") == exports.table_csv(study)
-    edges, base, rl = exports.write_edges(cell, tmp_path, 24)
+    models = {"base": {"d_model": 24, "num_heads": 4}, "rl": {"d_model": 24, "num_heads": 2}}
+    edges, base, rl = exports.write_edges(cell, tmp_path, models, "branch")
     assert edges.read_text(encoding="utf-8") == exports.edges_csv(cell)
-    for path, scores_nWR in ((base, cell.base_nWR), (rl, cell.rl_nWR)):
+    about = {"estimator": "branch", "faithfulness": "not measured"}
+    for path, scores_nWR, heads in ((base, cell.base_nWR, 4), (rl, cell.rl_nWR, 2)):
         mean_WR = scores_nWR.mean(axis=0, dtype=np.float64)
-        assert json.loads(path.read_text()) == exports.eap_ig_graph(mean_WR, 24)
+        expected = exports.eap_ig_graph(mean_WR, 24, heads, about=about)
+        assert json.loads(path.read_text()) == expected
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "edges.csv", "graph_base.json", "graph_rl.json", "table.csv", "table.md"
     ]  # fmt: skip

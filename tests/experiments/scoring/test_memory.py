@@ -64,3 +64,17 @@ def test_a_split_model_leaves_more_room(monkeypatch):
         for mesh, model in models.items()
     }
     assert found == {"": True, "model:2": False}
+
+
+def test_the_branch_estimator_needs_room_for_its_copies_and_fills_what_was_planned(monkeypatch):
+    model = Placed(config=TOY, dtype="float32", mesh=make_mesh(""))
+    batch = Scored(rows=16, length=64, targets=8, most_logits=2**10)
+    copies = Scored(rows=16, length=64, targets=8, most_logits=2**10, branches=1)
+    # At least the writes that are taken out and what the reads are without them.
+    streams = 2 * 16 * 64 * TOY.d_model * 4
+    assert attribution_needs(model, copies).total >= attribution_needs(model, batch).total + streams
+    monkeypatch.setattr(memory, "usable_bytes", lambda _: 2**40)
+    found = memory.fitting_batches(model, TEXTS[:3], batch_tokens=1024, cuts=(), branch=True)
+    assert [found.together(padded) for padded in found.batches] == [1024 // (3 * 64)]
+    plain = memory.fitting_batches(model, TEXTS[:3], batch_tokens=1024, cuts=())
+    assert [plain.together(padded) for padded in plain.batches] == [1]
