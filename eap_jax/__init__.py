@@ -9,7 +9,8 @@ What to import, one module a line; importing the package itself loads none of th
   attribution   attribute, attribute_prefixes: scores of all edges in one jitted pass
   branch        branch_step, branch_head: scores from the reader's branch, computed without the write
   streaming     attribute_streamed, Weights: the same, layer by layer, for models beyond the memory
-  generation    generate, finished, Sampling: answers to prompts, greedy or sampled
+  generation    generate, finished: answers to prompts
+  sampling      Sampling, choose: greedy or sampled, and when to stop
   graph         writer_names, reader_names, edge_mask, parse_edge, to_block: the edges (numpy only)
   ablation      cut_losses: what cutting an edge really does to the loss
   circuit       circuit_losses: the loss when only some edges are kept
@@ -21,7 +22,7 @@ What to import, one module a line; importing the package itself loads none of th
 
 Inside these: attention (attend), layers (rms_norm, linear), block (Block, Layer: one layer in four
 stages), backward (block_gradients), steps (forward_step, backward_step: the attribution pass cut at
-its layers), writes (contract: the buffer of all writes), sampling (choose), decoding (prefill,
-decode: the compiled programs of generation), slots (Slots: a batch at work), checks (check_array:
-assertions on arguments).
+its layers), writes (contract: the buffer of all writes), decoding (prefill, decode: the compiled
+programs of generation), slots (Slots: a batch at work), checks (check_array: assertions on
+arguments).
 """
