@@ -71,14 +71,12 @@ class Forecast:
 
     Attributes:
       answers: None where they are read from a file.
-      usual, longest: scoring of texts of both kinds; both None where weights are streamed.
-      streamed: scoring layer by layer, or None.
+      usual, longest: scoring of texts of both kinds.
     """
 
     answers: Answers | None
-    usual: Scores | None
-    longest: Scores | None
-    streamed: Needs | None
+    usual: Scores
+    longest: Scores
 
 
 def print_forecast(study: Study, card: Card | None) -> bool:
@@ -146,34 +144,36 @@ def forecast(study: Study, shape: Shape, usable: int) -> Forecast:
     mesh = abstract_mesh(study.mesh)
     own = Placed(config=shape.config, dtype=shape.dtype, mesh=mesh)
     scored = Placed(config=shape.config, dtype=weight_dtype(study.numerics), mesh=mesh)
-    answers = usual = longest = streamed = None
+    answers = None
     new_tokens = study.pair.max_new_tokens
     if study.responses is None and study.imported is None:
         answers = plan_answers(
             own, usable, width=PROMPT, new_tokens=new_tokens, most_rows=study.batch_answers
         )
     alphas = {rule.alpha for rule in study.rules}
-    if study.stream_bytes is None:
-        common = {
-            "most_tokens": study.batch_tokens,
-            "losses": len(alphas),
-            "branch": study.estimator == "branch",
-        }
-        usual = plan_scores(scored, usable, length=TEXT, targets=COUNTED, **common)
-        counted = max(COUNTED, int(max(alphas) * new_tokens))
-        longest = plan_scores(scored, usable, length=PROMPT + counted, targets=counted, **common)
-    else:
-        rows = max(1, study.batch_tokens // TEXT)
+    branch = study.estimator == "branch"
+
+    def scores(length: int, targets: int) -> Scores:
+        common = {"length": length, "targets": targets, "losses": len(alphas)}
+        if study.stream_bytes is None:
+            return plan_scores(
+                scored, usable, most_tokens=study.batch_tokens, branch=branch, **common
+            )
         batch = Scored(
-            rows=rows,
-            length=TEXT,
-            targets=COUNTED,
-            losses=len(alphas),
+            rows=max(1, study.batch_tokens // length),
             most_logits=HEAD_LOGITS[False],
-            branches=int(study.estimator == "branch"),
+            branches=int(branch),
+            **common,
         )
-        streamed = streamed_needs(scored, batch, study.stream_bytes)
-    return Forecast(answers=answers, usual=usual, longest=longest, streamed=streamed)
+        needs = streamed_needs(scored, batch, study.stream_bytes)
+        return Scores(
+            batch=batch, batch_tokens=study.batch_tokens, needs=needs, fits=needs.total <= usable
+        )
+
+    counted = max(COUNTED, int(max(alphas) * new_tokens))
+    return Forecast(
+        answers=answers, usual=scores(TEXT, COUNTED), longest=scores(PROMPT + counted, counted)
+    )
 
 
 def lines_of(study: Study, side: Side, shape: Shape, found: Forecast) -> Iterator[str]:
@@ -191,11 +191,9 @@ def lines_of(study: Study, side: Side, shape: Shape, found: Forecast) -> Iterato
         rows.append(("write answers", answers.rows, answers.slots, answers.decode))
         rows.append(("move the cache", answers.rows, answers.slots, answers.move))
     for name, scores in (("score texts", found.usual), ("score the longest", found.longest)):
-        if scores is not None:
-            kind = ", computing twice" if scores.batch.remat else ""
-            rows.append((name + kind, scores.batch.rows, scores.batch.length, scores.needs))
-    if found.streamed is not None:
-        rows.append(("score, streaming", study.batch_tokens // TEXT or 1, TEXT, found.streamed))
+        kind = ", computing twice" if scores.batch.remat else ""
+        kind = kind if study.stream_bytes is None else ", streaming"
+        rows.append((name + kind, scores.batch.rows, scores.batch.length, scores.needs))
     fields = [field.name for field in dataclasses.fields(Needs)]
     yield f"  {'GB a device':<36}{'rows':>6}{'tokens':>8}" + "".join(
         f"{name:>12}" for name in [*fields, "all"]
@@ -243,11 +241,9 @@ def shortages(study: Study, shape: Shape, found: Forecast, usable: int) -> Itera
         yield short("answers", needs, list(_ways(study, shape, usable, _answers_fit)))
     kinds = (("scores", found.usual), ("scores of the longest texts", found.longest))
     for what, scores in kinds:
-        if scores is not None and not scores.fits:
+        if not scores.fits:
             yield short(what, scores.needs, list(_ways(study, shape, usable, _scores_fit)))
             break
-    if found.streamed is not None and found.streamed.total > usable:
-        yield short("scores", found.streamed, [])
 
 
 def _ways(study: Study, shape: Shape, usable: int, fits: Callable[[Forecast], bool]):
@@ -279,4 +275,4 @@ def _answers_fit(found: Forecast) -> bool:
 
 
 def _scores_fit(found: Forecast) -> bool:
-    return all(scores is None or scores.fits for scores in (found.usual, found.longest))
+    return found.usual.fits and found.longest.fits
