@@ -47,8 +47,8 @@ def agreement(
       the module's docstring over all pairs, their 95 % `intervals` and the `per_sample` medians;
       `of_means`, correlations of the edges' means over samples; `by_reader` (q, k, v, mlp, logits)
       and `by_distance` (parts that write between writer and reader), with the number of edges of
-      each; `not_measurable`, edges for which the derivative is zero by construction; and
-      `measurable`, the figures without them. What is not defined is NaN.
+      each; `not_measurable`, edges that this estimator gives 0 by construction; and `measurable`,
+      the figures without them. What is not defined is NaN.
 
     Raises:
       ValueError: the arrays do not have one shape, or no edge was cut.
@@ -64,7 +64,8 @@ def agreement(
         raise ValueError("effects: expected at least one edge that was cut in every sample")
     kinds_WR = np.broadcast_to(np.array(reader_kinds(layers)), cut_WR.shape)
     groups_WR = distance_groups(layers)
-    alone = single_writer_edges(layers)
+    # Only a derivative along the write is lost in the norm.
+    alone = single_writer_edges(layers) if estimator == "eap" else ()
     measurable_WR = cut_WR.copy()
     for place in alone:
         measurable_WR[place] = False

@@ -140,3 +140,21 @@ def test_an_edge_of_strength_zero_is_an_edge():
     found = graph.strongest_edges(np.zeros(mask_WR.shape), mask_WR, graph.num_edges(2))
     assert len(found) == mask_WR.sum()
     assert found == sorted(found)
+
+
+def test_names_kinds_and_distances_are_those_of_the_walk():
+    """Distance: how many of the walk's writers come between; alone: a reader with one writer."""
+    layers = 3
+    writers, readers, edges = walk(layers, "qkv")
+    kinds, distances_WR = graph.reader_kinds(layers), graph.edge_distances(layers)
+    alone = []
+    for writer, reader in edges:
+        w, r = writers.index(writer), readers.index(reader)
+        assert graph.edge_name(w, r, layers) == f"{writer} -> {reader}"
+        seen = [name for name, other in edges if other == reader]
+        assert distances_WR[w, r] == len(seen) - 1 - seen.index(writer)
+        expected = {"a": reader[-2], "m": "mlp", "l": "logits"}[reader[0]]
+        assert kinds[r] == expected
+        alone += [(w, r)] * (len(seen) == 1)
+    assert list(graph.single_writer_edges(layers)) == alone
+    assert (distances_WR[~graph.edge_mask(layers)] < 0).all()

@@ -66,6 +66,7 @@ def test_edges_without_a_derivative_are_named_and_left_out_of_measurable(pairs):
     scores, effects = pairs
     found = agreement(scores, effects)
     assert found["not_measurable"] == ["input -> a0<q>", "input -> a0<k>", "input -> a0<v>"]
+    assert agreement(scores, effects, estimator="branch")["not_measurable"] == []
     cut = edge_mask(LAYERS)
     cut[0, :3] = False
     expected = np.corrcoef(scores[:, cut].ravel(), effects[:, cut].ravel())[0, 1]
