@@ -4,7 +4,7 @@
 | --- | --- | --- |
 | main returns | | what it returns, 0 for None |
 | --help, --version | | 0 |
-| bad input | `error: ` and one line | 1 |
+| bad input, out of memory | `error: ` and one line | 1 |
 | bad flag | `error: ` and one line | 2 |
 | interrupt | `interrupted` | 130 |
 | defect of ours | its traceback | 1 |
@@ -65,6 +65,8 @@ def guarded(main: Main, *, bad_input: tuple[type[Exception], ...] = ()) -> Main:
             return _fail(error, 2)
         except (CheckpointError, OSError, *bad_input) as error:
             return _fail(error, 1)
+        except MemoryError as error:
+            return _fail(f"out of memory ({error or 'an allocation failed'})", 1)
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -101,6 +103,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         raise SystemExit(0) from None
 
 
-def _fail(error: Exception, code: int) -> int:
+def _fail(error: Exception | str, code: int) -> int:
     print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
     return code

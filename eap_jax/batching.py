@@ -127,6 +127,38 @@ def put_rows(ordered: np.ndarray, padded: PaddedBatch, result: np.ndarray) -> No
     ordered[list(padded.indices)] = result[: len(padded.indices)]
 
 
+def split_rows(padded: PaddedBatch, rows: int) -> list[PaddedBatch]:
+    """A batch in parts of `rows` rows and the same width; the last is filled with padding rows.
+
+    Parts that would hold no text are left out.
+    """
+    parts = []
+    for first in range(0, len(padded.indices), rows):
+
+        def part(leaf: np.ndarray, first: int = first) -> np.ndarray:
+            chosen = np.asarray(leaf)[first : first + rows]
+            missing = rows - len(chosen)
+            return np.pad(chosen, [(0, missing)] + [(0, 0)] * (chosen.ndim - 1))
+
+        batch = padded.batch
+        indices = padded.indices[first : first + rows]
+        parts.append(
+            dataclasses.replace(
+                padded,
+                batch=Batch(
+                    tokens_BT=part(batch.tokens_BT),
+                    positions_BJ=part(batch.positions_BJ),
+                    targets_BJ=part(batch.targets_BJ),
+                    weights_BJ=part(batch.weights_BJ),
+                ),
+                weights_ABJ=tuple(map(part, padded.weights_ABJ)),
+                indices=indices,
+                tokens=padded.tokens * len(indices) // len(padded.indices),
+            )
+        )
+    return parts
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class _Shape:
     """The shape of a batch: rows, width of a row, targets of a row, and the length of each loss."""

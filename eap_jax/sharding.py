@@ -9,6 +9,7 @@ import math
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from eap_jax.config import ModelConfig
@@ -124,6 +125,19 @@ def place_batch(batch, mesh: Mesh):
         )
 
     return jax.tree.map(place, batch)
+
+
+def gathered(array: jax.Array) -> np.ndarray:
+    """The whole array in every process, wherever its parts lie.
+
+    Raises:
+      RuntimeError: what failed where it was computed, such as an allocation.
+    """
+    # On a CPU, reading an array whose own allocation failed waits for ever; waiting for it raises.
+    array.block_until_ready()
+    if array.is_fully_addressable or array.is_fully_replicated:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from eap_jax.block import Cache
 from eap_jax.config import ModelConfig
 from eap_jax.decoding import Decoded, Rows, decode, empty_caches, ladder, prefill, put, shift, take
 from eap_jax.sampling import Sampling
-from eap_jax.sharding import DecodingLayout
+from eap_jax.sharding import DecodingLayout, gathered, place_batch
 
 # A cache that is moved gets room for so many steps: a move costs as much as two or three steps.
 _ROOM = 32
@@ -124,7 +124,8 @@ class Slots:
             start_B[place] = width - len(prompt.tokens)
             tokens_BT[place, start_B[place] :] = prompt.tokens
             keys_B[place] = prompt.key
-        arrays = self._placed((tokens_BT, start_B, self._wrapped(keys_B)))
+        tokens_BT, start_B, keys_B = self._placed((tokens_BT, start_B, keys_B))
+        arrays = (tokens_BT, start_B, self._wrapped(keys_B))
         new, first_B = prefill(self._layers, *arrays, **self._static)
         own = self.rows // self._ways
         place_B = self._placed(np.where(row_B < 0, own, row_B % own).astype(np.int32))
@@ -132,7 +133,7 @@ class Slots:
             lambda leaf, new: put(leaf, new, place_B, self._slot, ways=self._ways), list(new)
         )
         del new
-        first_B, ended = np.asarray(first_B), []
+        first_B, ended = gathered(first_B), []
         for place, prompt in zip(places, prompts, strict=True):
             row = row_B[place]
             self._number_B[row], self._left_B[row] = prompt.number, prompt.limit
@@ -175,9 +176,10 @@ class Slots:
 
     def start(self, wanted: int) -> Decoded:
         """Begin to decode until `wanted` rows are done; returns at once."""
-        last_B, start_B, left_B, keys_B = self._placed(
-            (self._last_B, self._start_B, self._left_B, self._wrapped(self._keys_B))
+        last_B, start_B, left_B, data_B = self._placed(
+            (self._last_B, self._start_B, self._left_B, self._keys_B)
         )
+        keys_B = self._wrapped(data_B)
         rows = Rows(last_B=last_B, start_B=start_B, left_B=left_B, keys_B=keys_B)
         decoded = decode(
             self._layers, tuple(self._caches), rows, self._slot, wanted, **self._static
@@ -187,8 +189,8 @@ class Slots:
 
     def collect(self, decoded: Decoded) -> list[int]:
         """Wait for what `start` began; returns numbers of the answers that ended."""
-        steps = int(decoded.steps)
-        tokens_TB = np.asarray(decoded.tokens_TB)[:steps]
+        steps = int(gathered(decoded.steps))
+        tokens_TB = gathered(decoded.tokens_TB)[:steps]
         self._slot += steps
         return [
             number
@@ -237,7 +239,7 @@ class Slots:
             self._caches[layer] = jax.tree.map(function, self._caches[layer], *beside)
 
     def _placed(self, arrays):
-        return jax.device_put(arrays, self._layout.rows) if self._layout else arrays
+        return place_batch(arrays, self._layout.rows.mesh) if self._layout else arrays
 
-    def _wrapped(self, data: np.ndarray) -> jax.Array:
+    def _wrapped(self, data: np.ndarray | jax.Array) -> jax.Array:
         return jax.random.wrap_key_data(data, impl=self._impl)

@@ -16,6 +16,7 @@ from absl import flags
 from converters.load import load_checkpoint
 from eap_jax.sharding import make_mesh
 from experiments.binary import run_main
+from experiments.devices import idle_accelerator
 from experiments.errors import InputError
 from experiments.responses.published_format import check_vocabulary, read_rows
 from experiments.scoring.score import score_texts
@@ -69,6 +70,8 @@ def main(_) -> int:
     f = flags.FLAGS
     common = {n: getattr(f, n) for n in ("alpha", "beta", "gamma", "delta", "num_samples", "seed")}
     paths = (Path(f.reference_npz), Path(f.checkpoint), Path(f.responses))
+    if note := idle_accelerator():
+        print(note)
     error = relative_error(*paths, f.side, Rule(**common), f.numerics)
     tolerance = TOLERANCES[f.numerics] if f.tolerance is None else f.tolerance
     agree = error <= tolerance

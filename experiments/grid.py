@@ -7,6 +7,7 @@ operating system. A task that fails is reported at the end and does not stop the
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -22,6 +23,7 @@ from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
 from experiments.fidelity.effects import can_cut, choose, cut_cells
 from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
+from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.report import report
 from experiments.report.formats import health_text
 from experiments.responses.rows import rows_of
@@ -50,11 +52,25 @@ class Outcome:
 
     @contextlib.contextmanager
     def guard(self, name: str) -> Iterator[None]:
-        """Turns a bad input inside it into a failure of the task `name`."""
+        """Turns a bad input inside it into a failure of the task `name`. What the memory does not
+        hold ends the pair, whose other tasks are as large."""
         try:
             yield
-        except (InputError, CheckpointError, OSError) as error:
+        except _PairEnds:
+            raise
+        except Exception as error:
+            if is_out_of_memory(error):
+                self.failures.append((name, str(end_of(error))))
+                raise _PairEnds from None
+            # A full disk meets one of several processes alone; the others would wait for it.
+            alone = isinstance(error, OSError) and jax.process_count() > 1
+            if alone or not isinstance(error, InputError | CheckpointError | OSError):
+                raise
             self.failures.append((name, str(error)))
+
+
+class _PairEnds(Exception):  # noqa: N818
+    """No further task of this pair is begun; why stands among the failures."""
 
 
 def run_grid(studies: list[Study], say: Say = print) -> Outcome:
@@ -66,7 +82,7 @@ def run_grid(studies: list[Study], say: Say = print) -> Outcome:
     """
     outcome = Outcome()
     for study in studies:
-        with outcome.guard(study.pair.key):
+        with contextlib.suppress(_PairEnds), outcome.guard(study.pair.key):
             _run_pair(open_study(study, say), outcome, say)
     return outcome
 
@@ -83,37 +99,43 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                 with outcome.guard(f"{pair}, {cell_name(dataset, rule)}"):
                     cells.append(plan_cell(opened, dataset, rule, rows, say))
 
-    _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
-    cells.sort(key=lambda cell: (study.datasets.index(cell.dataset), study.rules.index(cell.rule)))
-
     exact = study.fidelity != "off"
     if exact and (reason := can_cut(opened)) is not None:
         exact = False
         say(f"{pair}: no edge is cut exactly: {reason}")
 
-    for side in SIDES:  # one side's weights are loaded once for all cells
+    def score(side: Side, group: list[Cell]) -> None:
+        with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
+            score_cells(opened, group, side)
+            if exact:
+                choose(opened, group, say if side == SIDES[0] else _unsaid)
+                cut_cells(opened, group, side)
+                score_logit_difference(opened, group, side)
 
-        def score(group: list[Cell], side: Side = side) -> None:
-            with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
-                score_cells(opened, group, side)
-                if exact:
-                    choose(opened, group, say if side == SIDES[0] else _unsaid)
-                    cut_cells(opened, group, side)
-                    score_logit_difference(opened, group, side)
+    def run_circuits(side: Side, cell: Cell) -> None:
+        with outcome.guard(f"{pair}, {cell.name}, {side}: circuits"):
+            measure_faithfulness(opened, cell, side)
 
-        def lock(group: list[Cell], side: Side = side) -> FileLock:
-            return _lock(study, group[0].group, side)
+    def scored_cells() -> list[Cell]:
+        return [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
 
-        _share(groups(cells), lock, score)
+    def lock(*names: str) -> Callable[[Cell], FileLock]:
+        return lambda cell: _lock(study, cell.group, *names)
 
-    scored = [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
-    for side in reversed(SIDES) if exact else ():  # the last side's weights are still in memory
-
-        def run_circuits(cell: Cell, side: Side = side) -> None:
-            with outcome.guard(f"{pair}, {cell.name}, {side}: circuits"):
-                measure_faithfulness(opened, cell, side)
-
-        _share(scored, lambda cell: _lock(study, cell.group, "circuits"), run_circuits)
+    with contextlib.suppress(_PairEnds):  # what is finished is still reported
+        _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
+        place = {dataset: number for number, dataset in enumerate(study.datasets)}
+        cells.sort(key=lambda cell: (place[cell.dataset], study.rules.index(cell.rule)))
+        for side in SIDES:  # one side's weights are loaded once for all cells
+            locked = lock(side)
+            _share(
+                groups(cells),
+                lambda group, locked=locked: locked(group[0]),
+                functools.partial(score, side),
+            )
+        for side in reversed(SIDES) if exact else ():  # the last side's weights are in memory still
+            _share(scored_cells(), lock("circuits"), functools.partial(run_circuits, side))
+    scored = scored_cells()
     if scored and jax.process_index() == 0:
         with _lock(study, "report"):
             for cell in scored:
@@ -154,9 +176,11 @@ def _share(
 ) -> None:
     """Do every task under its lock: first those that are free, then those that others held."""
     held = []
+    # Several processes that compute together take the tasks in one order.
+    patience = 0 if jax.process_count() == 1 else -1
     for task in tasks:
         try:
-            with lock(task).acquire(timeout=0):
+            with lock(task).acquire(timeout=patience):
                 work(task)
         except Timeout:
             held.append(task)

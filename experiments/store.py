@@ -101,13 +101,42 @@ def read_arrays(path: Path, keys: tuple[str, ...]) -> dict[str, np.ndarray]:
             arrays = np.load(file, allow_pickle=False)
             if isinstance(arrays, np.ndarray):
                 raise ValueError("one array")
-            found = {name: arrays[name] for name in arrays.files}
+            found = {}
+            for name in arrays.files:
+                _check_size(arrays.zip, name)
+                found[name] = arrays[name]
+    except MemoryError as error:
+        raise InputError(
+            f"{path}: expected arrays that fit in memory, found {error or 'larger ones'}"
+        ) from None
     except (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(f"{path}: expected an npz file of arrays, found {error}") from None
     for key in keys:
         if key not in found:
             raise InputError(f"{path}: expected the key {key}, found {sorted(found)}")
     return found
+
+
+def _check_size(archive: zipfile.ZipFile, name: str) -> None:
+    """A member holds what its header claims, or ValueError: numpy would first allocate the claim."""
+    member = archive.NameToInfo.get(f"{name}.npy")
+    if member is None:
+        return
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        readers = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }
+        if version not in readers:
+            return
+        shape, _, dtype = readers[version](file)
+        held = member.file_size - file.tell()
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed != held:
+        raise ValueError(
+            f"{name} {dtype} {shape}: its header claims {claimed:,} bytes, the file has {held:,}"
+        )
 
 
 def read_results(path: str | Path) -> np.ndarray:

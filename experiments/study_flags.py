@@ -12,9 +12,10 @@ from absl import flags
 
 from eap_jax.attribution import ESTIMATORS
 from eap_jax.sharding import parse_mesh
+from experiments import devices
 from experiments.errors import InputError
 from experiments.responses.questions import DATASETS
-from experiments.scoring import distributed
+from experiments.study import distributed
 from experiments.study.cards import Card, usable_bytes
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import Pair, check_plain_name
@@ -22,8 +23,6 @@ from experiments.study.plan import streamed_bytes
 from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
 
-# JAX fails late on far more; a mesh that asks for them is told how many there are.
-_MOST_SIMULATED = 64
 _RULE = ("alpha", "beta", "gamma", "delta", "num_samples")
 
 
@@ -49,11 +48,18 @@ def define_flags() -> None:
     )
     flags.DEFINE_string("mesh", Study.mesh, "Devices, such as data:2 or data:2,model:2.")
     flags.DEFINE_integer(
+        "simulated_devices", None, "Divide the CPU into so many devices, to try a mesh.", 1,
+        devices.MOST_SIMULATED,
+    )  # fmt: skip
+    flags.DEFINE_integer(
+        "card", None, "Number of the one card that this process uses, from 0.", lower_bound=0
+    )
+    flags.DEFINE_integer(
         "batch_tokens", Study.batch_tokens, "Most tokens that go through the model at once.", 1
     )
     flags.DEFINE_string(
         "coordinator", None,
-        "host:port of process 0, or auto; see experiments/scoring/distributed.py.",
+        "host:port of process 0, or auto; see experiments/study/distributed.py.",
     )  # fmt: skip
     flags.DEFINE_integer("num_processes", None, "Processes that share the mesh.", lower_bound=1)
     flags.DEFINE_integer("process_id", None, "Number of this process, from 0.", lower_bound=0)
@@ -139,13 +145,8 @@ def studies(
             "estimator: branch is not what the published program computes; use --numerics=float32 "
             "or bfloat16"
         )
-    if f.coordinator and not responses:
-        raise InputError("coordinator: several processes score a file of answers; pass --responses")
     if card is None:
-        # Only the CPU can be divided into as many devices as the mesh asks for.
-        devices = sizes["data"] * sizes["model"] // (f.num_processes or 1)
-        jax.config.update("jax_num_cpu_devices", min(max(1, devices), _MOST_SIMULATED))
-        distributed.start(f.coordinator, f.num_processes, f.process_id)
+        _start_devices(sizes["data"] * sizes["model"])
     source = QuestionSource(
         data_dir=Path(f.data_dir) if f.data_dir else None, limit=f.num_questions
     )
@@ -172,6 +173,21 @@ def studies(
         )
         for pair in pairs
     ]
+
+
+def _start_devices(count: int) -> None:
+    """Choose, join and count the devices, as the flags say; a run needs `count` of them."""
+    f = flags.FLAGS
+    if f.card is not None and (count > 1 or f.simulated_devices or f.coordinator):
+        raise InputError(
+            "card: a process with one card has no mesh, coordinator or simulated devices"
+        )
+    if f.simulated_devices:
+        devices.simulate(f.simulated_devices)
+    if f.card is not None:
+        devices.take_card(f.card)
+    distributed.start(f.coordinator, f.num_processes, f.process_id)
+    devices.require(count, f.mesh, card=f.card)
 
 
 def _numbers(name: str) -> list[float]:

@@ -22,6 +22,7 @@ FLOORS = (
     ("eap_jax",),
     ("converters",),
     ("errors", "compile_cache", "child_python"),
+    ("devices", "out_of_memory"),
     ("binary", "jsonl", "store"),
     ("arithmetic", "grading"),
     ("study",),

@@ -1,6 +1,11 @@
 """README's code and the notebook run as they stand there."""
 
 import json
+import re
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
@@ -9,6 +14,10 @@ from binaries import REPOSITORY
 
 from eap_jax.graph import num_edges
 from experiments.api import load
+from experiments.arithmetic.problems import draw_problems
+from experiments.responses.imported import import_answers
+from experiments.responses.tokenization import encode_prompt, load_tokenizer
+from experiments.study.pairs import PAIRS
 
 
 @pytest.fixture
@@ -27,6 +36,13 @@ def code_of_readme() -> str:
     text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     section = text.split("## As a library")[1].split("A text is a")[0]
     return "\n".join(line.removeprefix("    ") for line in section.splitlines())
+
+
+def block_of_readme(first: str) -> str:
+    """The indented block that begins with a line, without its indent."""
+    text = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    block = text[text.index(first) :]
+    return textwrap.dedent(block[: re.search(r"\n(?=\S)", block).start()])
 
 
 def code_of_notebook() -> str:
@@ -54,6 +70,46 @@ def test_the_librarys_example_is_short_and_runs(pictures):
         effect.sel(writer="m0", reader="logits"), whole.sel(writer="m0", reader="logits"), atol=1e-5
     )
     assert list(names["table"].columns[:2]) == ["base", "rl"]
+
+
+def test_the_script_for_vllm_writes_what_the_two_flags_read(tmp_path, monkeypatch):
+    """vLLM itself is replaced; its objects' three attributes are all that the script uses."""
+    tokenizer = load_tokenizer(Path(PAIRS["tiny_grpo"].rl))
+    settings = {}
+
+    class LLM:
+        def __init__(self, model):
+            settings["model"] = model
+
+        def generate(self, prompts, sampling):
+            settings.update(sampling)
+            answer = tokenizer(" 7 + 4 = 11.\n\\boxed{11}")["input_ids"] + [tokenizer.eos_token_id]
+            return [
+                SimpleNamespace(
+                    prompt_token_ids=tokenizer(prompt)["input_ids"],
+                    outputs=[SimpleNamespace(token_ids=tuple(answer))],
+                )
+                for prompt in prompts
+            ]
+
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(LLM=LLM, SamplingParams=dict))
+    questions = draw_problems(5, 2, "test")
+    rows = [{"question": q.question, "answer": q.answer} for q in questions]
+    (tmp_path / "q.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompt, output = PAIRS["tiny_grpo"].prompt, tmp_path / "answers.jsonl"
+    monkeypatch.setattr(sys, "argv", ["x", "model", prompt, str(tmp_path / "q.jsonl"), str(output)])
+    code = block_of_readme("    import json, pathlib, sys\n")
+    assert len([line for line in code.splitlines() if line.strip()]) <= 15
+    exec(compile(code, "README.md", "exec"), {})
+    assert settings == {"model": "model", "temperature": 0, "max_tokens": 4096}
+    found = import_answers(output, tokenizer=tokenizer, prompt=prompt)
+    assert [(a.idx, a.question, a.gt) for a in found] == [
+        (number, q.question, q.answer) for number, q in enumerate(questions)
+    ]
+    for answer, question in zip(found, questions, strict=True):
+        assert answer.prompt_tokens == encode_prompt(tokenizer, prompt, question)
+        assert answer.answer_tokens[-1] == tokenizer.eos_token_id
+        assert answer.pred == "11"
 
 
 def test_the_notebook_runs_and_shows_how_far_scores_are_from_effects(pictures):

@@ -22,6 +22,7 @@ from experiments import child_python
 from experiments.bench import gpu_compile, growth, measure, mixed_answers, streamed
 from experiments.bench.programs import PRESETS, has_torch, random_batch
 from experiments.binary import run_main
+from experiments.devices import idle_accelerator
 from experiments.errors import InputError
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import OWN_PROMPT
@@ -55,6 +56,8 @@ def main(_) -> None:
         figures = growth.growth(preset, flags.FLAGS.repeats)
     else:
         figures = measure.bench(preset, flags.FLAGS.repeats)
+    if note := idle_accelerator():
+        print(note)
     device = jax.devices()[0].device_kind
     print(f"device: {device}; preset: {flags.FLAGS.preset}")
     if not has_torch():

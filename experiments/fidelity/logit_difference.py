@@ -10,7 +10,7 @@ from pathlib import Path
 from eap_jax.objective import runner_up_lead
 from experiments import store
 from experiments.scoring.cells import Cell, scores_of
-from experiments.scoring.distributed import agreed
+from experiments.study.distributed import agreed
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import Side
 

@@ -22,6 +22,7 @@ from eap_jax.generation import Sampling, finished
 from experiments import store
 from experiments.errors import InputError
 from experiments.grading.grade import grade
+from experiments.out_of_memory import Halving
 from experiments.responses.questions import Question
 from experiments.responses.tokenization import encode_prompt
 
@@ -80,6 +81,7 @@ def answer_questions(
     Raises:
       InputError: the file holds an answer to another question, or a prompt has words that the
         tokenizer does not know, or ids that the model does not know.
+      OutOfMemoryError: a quarter of the rows does not fit in memory, or one.
     """
     done = {answer.idx: answer for answer in read_answers(path, repair=True)}
     for question in questions:
@@ -96,22 +98,29 @@ def answer_questions(
                 f"question {idx}: expected token ids below the model's vocabulary size "
                 f"{checkpoint.config.vocab_size}, found {max(tokens)}: the tokenizer is another's"
             )
-    if open_questions:
+    key = jax.random.key(seed)
+    longest = max(map(len, prompts.values()), default=0)
+    what = f"rows of {description} (prompts of up to {longest:,} tokens)"
+    together = Halving(min(rows, len(open_questions)), what, tqdm.write)
+    while open_questions:
         path.parent.mkdir(parents=True, exist_ok=True)
-        key = jax.random.key(seed)
         places = jax.numpy.asarray([question.idx for question in open_questions])
-        found = finished(
-            checkpoint.params,
-            [prompts[question.idx] for question in open_questions],
-            config=checkpoint.config,
-            sampling=sampling,
-            key=jax.vmap(lambda idx: jax.random.fold_in(key, idx))(places),
-            rows=rows,
-        )
         progress = tqdm(total=len(questions), initial=len(done), desc=description, unit="answer")
-        with progress, path.open("a", encoding="utf-8") as file:
-            for answer in _saved(found, open_questions, prompts, tokenizer, file, progress):
-                done[answer.idx] = answer
+        try:
+            found = finished(
+                checkpoint.params,
+                [prompts[question.idx] for question in open_questions],
+                config=checkpoint.config,
+                sampling=sampling,
+                key=jax.vmap(lambda idx: jax.random.fold_in(key, idx))(places),
+                rows=together.size,
+            )
+            with progress, path.open("a", encoding="utf-8") as file:
+                for answer in _saved(found, open_questions, prompts, tokenizer, file, progress):
+                    done[answer.idx] = answer
+        except Exception as error:
+            together.after(error)
+        open_questions = [question for question in open_questions if question.idx not in done]
     settle(path)
     return [done[question.idx] for question in questions]
 

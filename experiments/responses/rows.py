@@ -21,6 +21,7 @@ from experiments.responses.published_format import (
 )
 from experiments.responses.questions import load_questions
 from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
+from experiments.study.distributed import check_same, mirror
 from experiments.study.numerics import product_precision
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import SIDES, Side
@@ -35,6 +36,8 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     """
     study = opened.study
     path = study.directory / dataset / "all_correct.jsonl"
+    names = ("answers.json", *(f"responses_{side}.jsonl" for side in SIDES))
+    mirror(path, *(path.with_name(name) for name in names))
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
     else:
@@ -84,6 +87,8 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
         question_field=source.question_field,
         answer_field=source.answer_field,
     )[: source.limit]
+    digest = _digest(json.dumps([dataclasses.astuple(q) for q in questions]))
+    check_same(f"{dataset}: questions", digest)
     stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}
     paths = {side: directory / f"responses_{side}.jsonl" for side in SIDES}
     saved = {side: generated.read_answers(path) for side, path in paths.items()}
@@ -98,10 +103,7 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
             "max_new_tokens": study.pair.max_new_tokens,
             "stop_tokens": stops,
             "dtypes": opened.answer_dtypes,
-            "questions": {
-                "number": len(questions),
-                "sha256": _digest(json.dumps([dataclasses.astuple(q) for q in questions])),
-            },
+            "questions": {"number": len(questions), "sha256": digest},
         },
     )
     given = {}

@@ -11,9 +11,9 @@ from eap_jax.batching import Text
 from eap_jax.objective import Objective, self_entropy
 from experiments import store
 from experiments.responses.published_format import Row
-from experiments.scoring.distributed import agreed
 from experiments.scoring.score import Scores, score_streamed, score_texts
 from experiments.scoring.selection import Selection, select, truncate
+from experiments.study.distributed import agreed, mirror
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import Side
@@ -63,6 +63,7 @@ def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say:
         "rows": [row.fields.get("idx") for row in selection.rows],
         "cut": selection.cut,
     }
+    mirror(directory / "cell.json")
     store.claim(directory / "cell.json", settings)
     return Cell(dataset=dataset, rule=rule, selection=selection, directory=directory)
 

@@ -1,5 +1,6 @@
 """One side of a cell: responses in, score matrices out."""
 
+import collections
 import dataclasses
 import math
 import time
@@ -12,15 +13,15 @@ from tqdm import tqdm
 from converters.load import Checkpoint
 from converters.stored import StoredWeights
 from eap_jax.attribution import Estimator, attribute_prefixes
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
+from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows, split_rows
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Objective, self_entropy
-from eap_jax.sharding import layout, place_batch
+from eap_jax.sharding import gathered, layout, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
-from experiments.scoring.distributed import gathered
+from experiments.out_of_memory import Halving
 from experiments.scoring.memory import fitting_batches
 from experiments.study.footprint import Placed, activation_bytes, write_bytes
 from experiments.study.numerics import Numerics, reported_scores, weight_dtype
@@ -126,6 +127,9 @@ def score_texts(
     Returns:
       one `Scores` a cut; they do not depend on `batch_tokens`, the mesh or the other cuts beyond
       rounding.
+
+    Raises:
+      OutOfMemoryError: a quarter of the first batch does not fit in memory, or one row.
     """
     dtype = jax.tree.leaves(checkpoint.params)[0].dtype.name
     model = Placed(config=checkpoint.config, dtype=dtype, mesh=mesh)
@@ -133,22 +137,35 @@ def score_texts(
         model, texts, batch_tokens=batch_tokens, cuts=cuts, branch=estimator == "branch"
     )
     collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
-    for padded in fitting.batches:
-        batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
-        results = attribute_prefixes(
-            checkpoint.params,
-            batch,
-            weights_ABJ,
-            lengths=padded.lengths,
-            config=checkpoint.config,
-            objective=objective,
-            remat=fitting.remat,
-            layout=layout(mesh, batch.tokens_BT.shape[1]),
-            most_logits=fitting.most_logits,
-            estimator=estimator,
-            together=fitting.together(padded),
-        )
-        collected.add(padded, results)
+    most = max(padded.batch.tokens_BT.size for padded in fitting.batches)
+    together = Halving(most, f"tokens of {description}", collected.progress.write)
+    work, ways = collections.deque(fitting.batches), mesh.shape["data"]
+    while work:
+        padded = work.popleft()
+        rows, width = padded.batch.tokens_BT.shape
+        at_once = max(1, together.size // width // ways) * ways
+        if rows > at_once:
+            work.extendleft(reversed(split_rows(padded, at_once)))
+            continue
+        try:
+            batch, weights_ABJ = place_batch((padded.batch, padded.weights_ABJ), mesh)
+            results = attribute_prefixes(
+                checkpoint.params,
+                batch,
+                weights_ABJ,
+                lengths=padded.lengths,
+                config=checkpoint.config,
+                objective=objective,
+                remat=fitting.remat,
+                layout=layout(mesh, width),
+                most_logits=fitting.most_logits,
+                estimator=estimator,
+                together=fitting.together(padded),
+            )
+            collected.add(padded, results)
+        except Exception as error:
+            together.after(error, failed=rows * width, least=ways * width)
+            work.appendleft(padded)
     return collected.scores(numerics, estimator)
 
 
@@ -183,23 +200,32 @@ def score_streamed(
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = write_bytes(config, tokens, itemsize)
     activations = activation_bytes(config, tokens, itemsize)
-    together = max(1, min(len(batches), kept_bytes // writes))
-    room = kept_bytes - together * writes
-    keep_layers = min(config.num_layers, max(0, room // (together * activations)))
-    for first in range(0, len(batches), together):
+    kept = Halving(kept_bytes >> 20, f"MiB kept for {description}", collected.progress.write)
+    first = 0
+    while first < len(batches):
+        room = kept.size << 20
+        together = max(1, min(len(batches), room // writes))
+        keep_layers = min(
+            config.num_layers, max(0, (room - together * writes) // (together * activations))
+        )
         part = batches[first : first + together]
         work = [Work(batch=p.batch, weights_ABJ=p.weights_ABJ, lengths=p.lengths) for p in part]
         steps = tqdm(total=2 * config.num_layers, desc="layers there and back", leave=False)
-        with steps:
-            found = attribute_streamed(
-                weights,
-                work,
-                config=config,
-                objective=objective,
-                keep_layers=keep_layers,
-                estimator=estimator,
-                progress=steps.update,
-            )
-        for padded, results in zip(part, found, strict=True):
-            collected.add(padded, results)
+        try:
+            with steps:
+                found = attribute_streamed(
+                    weights,
+                    work,
+                    config=config,
+                    objective=objective,
+                    keep_layers=keep_layers,
+                    estimator=estimator,
+                    progress=steps.update,
+                )
+            for padded, results in zip(part, found, strict=True):
+                collected.add(padded, results)
+        except Exception as error:
+            kept.after(error)
+            continue
+        first += together
     return collected.scores(numerics, estimator)

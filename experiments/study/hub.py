@@ -7,6 +7,8 @@ from experiments.errors import InputError
 _ALWAYS = ("*.json", "tokenizer*", "*.jinja")
 # Pickled weights are taken only where a repository has no safetensors.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
+# Seconds for the Hub to answer.
+_PATIENCE = 10.0
 
 
 def local_checkpoint(
@@ -21,7 +23,8 @@ def local_checkpoint(
       advice: what a user can do instead, for messages.
 
     Raises:
-      InputError: neither a directory nor a Hub id, or the Hub cannot be reached.
+      InputError: neither a directory nor a Hub id, or the Hub does not give it; the message says
+        why and what to do.
     """
     path = Path(name)
     if path.is_dir():
@@ -31,7 +34,9 @@ def local_checkpoint(
     import huggingface_hub
 
     try:
-        files = {Path(file).suffix for file in huggingface_hub.list_repo_files(**repository)}
+        # The one call of the client that asks once: others wait and ask again, for 48 s in all.
+        found = huggingface_hub.model_info(**repository, timeout=_PATIENCE)
+        files = {Path(file.rfilename).suffix for file in found.siblings or ()}
         weights = _WEIGHTS[0] if ".safetensors" in files else _WEIGHTS[1]
         wanted = [*_ALWAYS, weights]
         return Path(huggingface_hub.snapshot_download(**repository, allow_patterns=wanted))
@@ -40,10 +45,42 @@ def local_checkpoint(
         cached = _cached(repository)
         if cached is not None:
             return cached
-        raise InputError(
-            f"{label} {name}: no such directory, and it cannot be downloaded from the "
-            f"Hugging Face Hub ({type(error).__name__}); {advice}"
-        ) from error
+        reason = _reason(error, **repository)
+        raise InputError(f"{label} {name}: no such directory, and {reason}; {advice}") from error
+
+
+def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
+    """Why a download failed, and what the user can do about it."""
+    from huggingface_hub import errors
+
+    page = f"https://huggingface.co/{repo_id}"
+    if isinstance(error, errors.GatedRepoError):
+        return (
+            f"the repository is gated: accept its licence on {page}, then set HF_TOKEN to a token of "
+            "that account (https://huggingface.co/settings/tokens)"
+        )
+    if isinstance(error, errors.RepositoryNotFoundError):
+        return (
+            f"the Hugging Face Hub shows no {page}: the name is wrong, or the repository is private "
+            "and HF_TOKEN must be set to a token that may read it"
+        )
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{page} has no revision {revision!r}"
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return (
+            "it cannot be downloaded: HF_HUB_OFFLINE is set, and the Hub's cache (HF_HOME) does not "
+            "hold it whole"
+        )
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status in (401, 403):
+        return f"the Hub refuses it ({status}): set HF_TOKEN to a token that may read {page}"
+    if status is not None:
+        return f"it cannot be downloaded: the Hugging Face Hub answered {status}; try again later"
+    said = " ".join(str(error).split())[:120]
+    return (
+        f"it cannot be downloaded from the Hugging Face Hub ({type(error).__name__}: {said}); "
+        "without network, download it elsewhere and copy the Hub's cache (HF_HOME)"
+    )
 
 
 def config_folder(name: str, *, label: str = "checkpoint") -> Path:
@@ -62,11 +99,11 @@ def config_folder(name: str, *, label: str = "checkpoint") -> Path:
 
     try:
         return Path(huggingface_hub.hf_hub_download(**repository, filename="config.json")).parent
-    # See below.
+    # As in `local_checkpoint`.
     except Exception as error:
+        reason = f"its config.json: {_reason(error, **repository)}"
         raise InputError(
-            f"{label} {name}: no such directory, and its config.json cannot be downloaded from the "
-            f"Hugging Face Hub ({type(error).__name__}); pass a local directory"
+            f"{label} {name}: no such directory, and {reason}; pass a local directory"
         ) from error
 
 

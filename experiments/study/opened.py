@@ -8,6 +8,7 @@ continues where it stopped, and any stage can be replaced by another program's f
 """
 
 import dataclasses
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,8 +19,11 @@ from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_
 from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
+from experiments.devices import idle_accelerator
 from experiments.errors import InputError
+from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.study.cards import usable_on
+from experiments.study.distributed import check_same
 from experiments.study.footprint import Placed
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
@@ -55,7 +59,10 @@ class OpenStudy:
     @property
     def device(self) -> str:
         """Number and kind of the devices."""
-        return f"{self.mesh.devices.size} x {self.mesh.devices.flat[0].device_kind}"
+        first = self.mesh.devices.flat[0]
+        simulated = first.platform == "cpu" and len(self.mesh.local_devices) > 1
+        kind = f"{first.device_kind}{', simulated' if simulated else ''}"
+        return f"{self.mesh.devices.size} x {kind}"
 
     @property
     def usable_bytes(self) -> int:
@@ -67,22 +74,34 @@ class OpenStudy:
         return Placed(config=self.configs[side], dtype=dtype, mesh=self.mesh)
 
     def load(self, side: Side) -> Checkpoint:
-        """A side's model on the mesh in the scores' precision, its layers stacked."""
+        """A side's model on the mesh in the scores' precision, its layers stacked.
+
+        Raises:
+          OutOfMemoryError: the memory does not hold its weights.
+        """
         return self._load(side, answering=False)
 
     def load_to_answer(self, side: Side) -> Checkpoint:
-        """A side's model on the mesh in its own dtype, its layers separate."""
+        """A side's model on the mesh in its own dtype, its layers separate; raises as `load`."""
         return self._load(side, answering=True)
 
     def _load(self, side: Side, *, answering: bool) -> Checkpoint:
         if (side, answering) not in self._loaded:
             self._loaded.clear()  # one model is in memory at a time, in one form
-            self._loaded[side, answering] = load_checkpoint(
-                self.checkpoints[side],
-                dtype=None if answering else weight_dtype(self.study.numerics),
-                shardings=parameter_shardings(self.configs[side], self.mesh, separate=answering),
-                separate=answering,
-            )
+            config, dtype = self.configs[side], weight_dtype(self.study.numerics)
+            try:
+                self._loaded[side, answering] = load_checkpoint(
+                    self.checkpoints[side],
+                    dtype=None if answering else dtype,
+                    shardings=parameter_shardings(config, self.mesh, separate=answering),
+                    separate=answering,
+                )
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                dtype = self.answer_dtypes[side] if answering else dtype
+                weights = f"{config.num_parameters / 1e9:.3g} billion weights in {dtype}"
+                raise end_of(error, f"{self.checkpoints[side]}: {weights}") from None
         return self._loaded[side, answering]
 
 
@@ -126,7 +145,10 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         answer_dtypes={side: checkpoint_dtype(checkpoints[side]) for side in SIDES},
         mesh=mesh,
     )
+    check_same("checkpoints", json.dumps(opened.hashes))
     layers = configs["base"].num_layers
+    if note := idle_accelerator():
+        say(note)
     say(f"pair: {study.pair.key} ({study.pair.method}): {study.pair.base} -> {study.pair.rl}")
     say(
         f"device: {opened.device}; dtype: {weight_dtype(study.numerics)}; "

@@ -271,7 +271,10 @@ def test_mistakes_end_in_one_line_that_names_the_place_and_leave_nothing(run, tm
             "stream_gib: expected a number, found 1e+300",
         ),
         (1, {"mesh": "data:²"}, "mesh: expected data:N,model:M"),
-        (1, {"mesh": "data:4096"}, "expected 4096 devices, found 64"),
+        (1, {"mesh": "data:2"}, "expected 2 devices, found 1 x cpu; --simulated_devices=2"),
+        (1, {"mesh": "data:4096", "simulated_devices": 64}, "expected 4096 devices, found 64"),
+        (2, {"simulated_devices": 65}, "simulated_devices"),
+        (1, {"card": 0, "mesh": "data:2"}, "card: a process with one card has no mesh"),
         (
             1,
             {"coordinator": "here", "num_processes": 1, "process_id": 0},

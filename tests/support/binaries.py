@@ -17,7 +17,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 _SERVER = """
-import gc, importlib, json, os, runpy, sys, traceback
+import gc, importlib, json, os, resource, runpy, sys, traceback
 for name in sys.argv[1:]:
     importlib.import_module(name)
 gc.freeze()  # children then share these objects' memory
@@ -28,6 +28,10 @@ for line in sys.stdin:
         for number, name in ((0, os.devnull), (1, job["stdout"]), (2, job["stderr"])):
             flags = os.O_RDONLY if number == 0 else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
             os.dup2(os.open(name, flags, 0o600), number)
+        if job["room"] is not None:
+            pages = int(open("/proc/self/statm").read().split()[0])
+            limit = pages * os.sysconf("SC_PAGE_SIZE") + job["room"]
+            resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
         sys.argv = [job["module"], *job["argv"]]
         code = 0
         try:
@@ -87,10 +91,11 @@ class Binaries:
         self._server.wait()
         self._server.stdout.close()
 
-    def run(self, module: str, *argv: object, kill_when=None) -> Done:
-        """Run `python -m module argv`; `kill_when()` true kills it, as `kill -9` does."""
+    def run(self, module: str, *argv: object, kill_when=None, room: int | None = None) -> Done:
+        """Run `python -m module argv`; `kill_when()` true kills it, as `kill -9` does; `room` is how
+        many more bytes of address space it may have than at its start, as `ulimit -v` sets."""
         paths = {name: self._folder / name for name in ("stdout", "stderr")}
-        job = {"module": module, "argv": list(map(str, argv))}
+        job = {"module": module, "argv": list(map(str, argv)), "room": room}
         job |= {name: str(path) for name, path in paths.items()}
         self._server.stdin.write(json.dumps(job) + "\n")
         self._server.stdin.flush()

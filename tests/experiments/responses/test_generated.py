@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import pytest
 from transformers import AutoTokenizer
 
@@ -10,6 +11,7 @@ from converters.load import load_checkpoint
 from eap_jax.generation import Sampling
 from eap_jax.generation import finished as finish
 from experiments.errors import InputError
+from experiments.out_of_memory import OutOfMemoryError
 from experiments.responses import generated
 from experiments.responses.generated import (
     Answer,
@@ -178,6 +180,31 @@ def test_a_file_killed_before_its_last_step_is_put_in_order(finished, questions,
     assert ask(questions, path) == expected
     assert ask.asked == []
     assert path.read_bytes() == whole.read_bytes()
+
+
+def test_answers_that_do_not_fit_together_go_on_with_half_the_rows_from_where_they_were(
+    finished, questions, ask, tmp_path, monkeypatch
+):
+    """More than two rows fail as XLA fails, after some answers; none of those is asked for again."""
+    counted, rows = generated.finished, []
+
+    def limited(params, prompts, **settings):
+        rows.append(settings["rows"])
+        for count, answer in enumerate(counted(params, prompts, **settings)):
+            if settings["rows"] > 2 and count == 3:
+                jax.numpy.zeros((2**18, 2**30)).block_until_ready()
+            yield answer
+
+    monkeypatch.setattr(generated, "finished", limited)
+    expected, whole = finished
+    path = tmp_path / "a"
+    assert ask(questions, path, rows=8) == expected
+    assert path.read_bytes() == whole.read_bytes()
+    assert rows == [8, 4, 2]
+    assert len(ask.asked) == 12 + 9 + 6
+    with pytest.raises(OutOfMemoryError, match=r"3 rows of answers \(prompts of up to"):
+        ask(questions, tmp_path / "b", rows=12)
+    assert len(read_answers(tmp_path / "b")) == 9
 
 
 def test_sampled_answers_belong_to_question_and_seed(questions, ask, tmp_path, tokenizer):

@@ -1,5 +1,6 @@
 """Scores belong to their text: batches, devices, other cuts and reading by layers do not matter."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import toys
@@ -10,6 +11,7 @@ from converters.stored import StoredWeights
 from eap_jax.attribution import attribute, attribute_prefixes
 from eap_jax.batching import Text
 from eap_jax.sharding import make_mesh, place_parameters
+from experiments.out_of_memory import OutOfMemoryError
 from experiments.scoring import memory, score
 from experiments.scoring.score import score_streamed, score_texts
 from experiments.study.numerics import running_sum_differences
@@ -101,6 +103,28 @@ def test_reading_the_weights_layer_by_layer_gives_the_same_scores(
             kept_bytes=kept_bytes,
         )
     check(found, single)
+
+
+def test_batches_that_do_not_fit_go_on_in_halves_from_where_they_were(
+    model, texts, single, monkeypatch, capfd
+):
+    """Passes of more tokens than `most` fail as XLA fails; no text is scored twice."""
+    sizes, most = [], 40
+
+    def limited(params, batch, weights_ABJ, **settings):
+        sizes.append(batch.tokens_BT.size)
+        if sizes[-1] > most:
+            jnp.zeros((2**18, 2**30)).block_until_ready()
+        return attribute_prefixes(params, batch, weights_ABJ, **settings)
+
+    monkeypatch.setattr(score, "attribute_prefixes", limited)
+    settings = {"cuts": CUTS, "numerics": "float32", "mesh": make_mesh(), "description": "toy"}
+    check(score_texts(model, texts, batch_tokens=10_000, **settings), single)
+    assert sum(size > most for size in sizes) == 1
+    assert "tokens of toy at once: out of memory, on with" in capfd.readouterr().out
+    most = 5
+    with pytest.raises(OutOfMemoryError, match="tokens of toy at once: out of memory"):
+        score_texts(model, texts, batch_tokens=10_000, **settings)
 
 
 def test_without_cuts_all_targets_count_and_the_bar_shows_rate_and_time(

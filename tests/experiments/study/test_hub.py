@@ -1,13 +1,22 @@
 """A checkpoint's name: directories are taken as they are, Hub ids from the cache or the Hub."""
 
 import json
+import socket
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
+from huggingface_hub.hf_api import RepoSibling
 
 from experiments.errors import InputError
 from experiments.study.hub import local_checkpoint
+
+# conftest refuses every look-up, also of this machine's own number.
+LOOKUP = socket.getaddrinfo
 
 
 def test_a_directory_is_itself(tmp_path):
@@ -45,15 +54,16 @@ def test_pickled_weights_are_fetched_only_where_there_is_nothing_else(
 ):
     asked = {}
 
-    def listing(repo_id, revision):
+    def listing(repo_id, revision, timeout):
         asked["listed"] = (repo_id, revision)
-        return ["config.json", *files]
+        names = [RepoSibling(rfilename=name) for name in ("config.json", *files)]
+        return SimpleNamespace(siblings=names)
 
     def download(repo_id, revision, allow_patterns):
         asked["fetched"], asked["patterns"] = (repo_id, revision), allow_patterns
         return str(tmp_path)
 
-    monkeypatch.setattr(huggingface_hub, "list_repo_files", listing)
+    monkeypatch.setattr(huggingface_hub, "model_info", listing)
     monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
     assert local_checkpoint("somebody/some-model") == tmp_path
     assert asked["listed"] == asked["fetched"] == ("somebody/some-model", None)
@@ -61,6 +71,62 @@ def test_pickled_weights_are_fetched_only_where_there_is_nothing_else(
     assert left not in asked["patterns"]
     local_checkpoint("somebody/some-model@step-100")
     assert asked["listed"] == asked["fetched"] == ("somebody/some-model", "step-100")
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """A Hub on this machine that answers every request with `hub.answer`, (status, X-Error-Code)."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            found.asked += 1
+            status, code = found.answer
+            self.send_response(status)
+            self.send_header("Content-Length", "0")
+            if code:
+                self.send_header("X-Error-Code", code)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    found = SimpleNamespace(answer=None, asked=0)
+    address = f"http://127.0.0.1:{server.server_port}"
+    api = huggingface_hub.HfApi(endpoint=address)
+    for name in ("model_info", "snapshot_download"):
+        monkeypatch.setattr(huggingface_hub, name, getattr(api, name))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(socket, "getaddrinfo", LOOKUP)
+    huggingface_hub.close_session()
+    yield found
+    huggingface_hub.close_session()
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((403, "GatedRepo"), ("gated", "licence", "/somebody/some-model,", "HF_TOKEN")),
+        ((401, "RepoNotFound"), ("the name is wrong", "private", "HF_TOKEN")),
+        ((404, "RevisionNotFound"), ("no revision 'step-9'",)),
+        ((503, None), ("answered 503",)),
+    ],
+)
+def test_a_refusal_is_asked_for_once_and_says_what_to_do(hub, answer, said):
+    hub.answer = answer
+    begin = time.perf_counter()
+    with pytest.raises(InputError) as caught:
+        local_checkpoint("somebody/some-model@step-9", advice="pass DIR")
+    assert (hub.asked, time.perf_counter() - begin < 5) == (1, True), caught.value
+    message = str(caught.value)
+    assert message.startswith("checkpoint somebody/some-model@step-9: ")
+    assert message.endswith("pass DIR")
+    for words in said:
+        assert words in message
 
 
 def _cache(root: Path, files: list[str]) -> Path:

@@ -1,9 +1,11 @@
 """Several processes, on one machine or many, as one computation: process 0 writes, all compute.
 
-Every process runs the same program over one mesh. Process 0's files decide what is done already;
-the others work in a scratch directory of their own.
+Every process runs the same program over one mesh. Process 0's files decide what is done already:
+the others work in a scratch directory of their own, into which process 0's files are copied where
+they are read. All read the same checkpoints and questions, and this is checked.
 """
 
+import hashlib
 import re
 import tempfile
 from pathlib import Path
@@ -62,11 +64,46 @@ def agreed(value: bool) -> bool:
     return bool(multihost_utils.broadcast_one_to_all(np.asarray(value)))
 
 
-def gathered(array: jax.Array) -> np.ndarray:
-    """The whole array in every process."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+def mirror(*paths: Path) -> None:
+    """Give every process the files of process 0, or none where process 0 has none.
+
+    Args:
+      paths: one a file, in the same order in every process, each in the process's own workdir.
+    """
+    if jax.process_count() == 1:
+        return
+    for path in paths:
+        data = None
+        if jax.process_index() == 0 and path.exists():
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+        size = int(
+            multihost_utils.broadcast_one_to_all(np.int32(-1 if data is None else len(data)))
+        )
+        if size < 0:
+            continue
+        sent = np.zeros(size, np.uint8) if data is None else data
+        received = np.asarray(multihost_utils.broadcast_one_to_all(sent), np.uint8)
+        if jax.process_index() != 0:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(received.tobytes())
+
+
+def check_same(what: str, text: str) -> None:
+    """Check that all processes hold the same text.
+
+    Raises:
+      InputError: in every process, if one differs.
+    """
+    if jax.process_count() == 1:
+        return
+    own = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    every = np.asarray(multihost_utils.process_allgather(own))
+    for number, digest in enumerate(every):
+        if (digest != every[0]).any():
+            raise InputError(
+                f"process {number}: {what}: expected the same as in process 0, found others; all "
+                "processes need the same flags and files"
+            )
 
 
 _SCRATCH: list[tempfile.TemporaryDirectory] = []
