@@ -22,6 +22,7 @@ from experiments.responses.published_format import read_rows
 from experiments.responses.tokenization import load_tokenizer
 from experiments.scoring.cells import cell_name
 from experiments.scoring.selection import Step
+from experiments.statistics.bootstrap import FEWEST
 from experiments.statistics.compare import Comparison, proportion_interval
 from experiments.statistics.metrics import METRIC_BY_KEY
 from experiments.statistics.sensitivity import Sensitivity
@@ -118,7 +119,7 @@ def _cell(
     # The paper's values hold for its own rule of selection only.
     known = {} if rule.variant else published.cell_values(pair["key"], dataset, rule.alpha)
     ends = {}
-    if len(chosen) > 1:
+    if len(chosen) >= FEWEST:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
     return CellResult(
         pair=pair["key"],

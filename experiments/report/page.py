@@ -26,7 +26,7 @@ from experiments.report.results import Accuracy, CellResult, StudyResult, compar
 from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
 from experiments.report.verdict import agreement, verdicts
 from experiments.statistics.across_cells import holm, rise_summary
-from experiments.statistics.bootstrap import Interval
+from experiments.statistics.bootstrap import IN_WORDS, Interval
 from experiments.statistics.metrics import METRIC_BY_KEY, METRICS, TABLE_METRICS
 from experiments.statistics.trend import trend
 from experiments.store import write_text
@@ -69,6 +69,7 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
         table=[_row(cell) for cell in study.cells],
         rises=_rises(study) if several else [],
         statistics=_statistics(study),
+        intervals_in_words=IN_WORDS,
         table_metrics=TABLE_METRICS,
         metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
         accuracies=[_accuracy(found) for found in study.accuracies],

@@ -15,6 +15,7 @@ import numpy as np
 
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, PairInfo, StudyResult, comparisons_of
+from experiments.statistics.bootstrap import FEWEST
 from experiments.statistics.compare import Comparison
 from experiments.statistics.metrics import METRICS, Direction, Metric
 from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
@@ -108,7 +109,9 @@ def _sentence(comparisons: Sequence[Comparison]) -> str:
             return "is not defined here"
         low, high = only.difference_interval
         known = math.isfinite(low) and math.isfinite(high)
-        spread = f"95 % interval {number(low)} to {number(high)}" if known else "no interval"
+        few = f"no interval of fewer than {FEWEST} questions"
+        none = few if only.samples < FEWEST else "no interval"
+        spread = f"95 % interval {number(low)} to {number(high)}" if known else none
         text = (
             f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
             f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
@@ -174,7 +177,8 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
     fewest = min(cell.num_samples for cell in cells)
     if fewest < _FEW_QUESTIONS:
         noun = "question" if fewest == 1 else "questions"
-        found.append(f"Only {fewest} {noun} in the smallest comparison: intervals are rough.")
+        what = "no intervals" if fewest < FEWEST else "intervals are rough"
+        found.append(f"Only {fewest} {noun} in the smallest comparison: {what}.")
     names = [cell.name for cell in cells]
     for metric in METRICS:
         turned = [name for name in names if _range_decides(study.sensitivities, name, metric)]

@@ -16,7 +16,7 @@ from experiments.study.pairs import SIDES
 
 
 def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
-    """Compute and save a cell's metrics.json and, of two questions or more, edge_intervals.npz.
+    """Compute and save a cell's metrics.json and, of 10 questions or more, edge_intervals.npz.
 
     Args:
       opened, cell: the study and its cell; the cell's score files exist.

@@ -18,11 +18,14 @@ import scipy.stats
 
 from experiments import store
 from experiments.statistics.bootstrap import (
+    FEWEST,
     UNDEFINED,
     Interval,
+    Method,
     draw_weights,
     interval,
     mean_intervals,
+    method,
 )
 from experiments.statistics.metrics import METRICS, FreeChoices, Metric
 from experiments.statistics.paired_tests import Changes, paired_tests
@@ -37,12 +40,14 @@ class Comparison:
       base, rl: its values.
       difference: rl - base.
       relative: difference / |base|; NaN if base is zero.
-      base_interval, rl_interval, difference_interval, relative_interval: studentised bootstrap
-        intervals (low, high); NaN for one question, or where not defined. Those of a difference and
-        of a relative change are computed separately and may, in a close case, disagree about zero:
+      base_interval, rl_interval, difference_interval, relative_interval: (low, high); NaN for
+        fewer than 10 questions, or where not defined. Those of a difference and of a relative
+        change are computed separately and may, in a close case, disagree about zero:
         `difference_interval` decides.
       wilcoxon_p, sign_p, effect_size: see `experiments.statistics.paired_tests.PairedTests`.
       samples: number of questions.
+      interval_method: how the intervals were made, see `bootstrap`. Files older than this field
+        hold intervals of any number of questions.
     """
 
     metric: str
@@ -58,6 +63,7 @@ class Comparison:
     sign_p: float
     effect_size: float
     samples: int
+    interval_method: Method = "bootstrap-t"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Comparison":
@@ -137,14 +143,15 @@ def edge_intervals(
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """Interval of each edge's mean difference rl - base over questions.
 
-    Each is symmetric around the mean difference and holds for its edge on its own: of many edges
-    without a change, one in twenty excludes zero at the default confidence.
+    Each is symmetric around the mean difference, cut off at the range of the questions, and holds for
+    its edge on its own: of many edges without a change, one in twenty excludes zero at the default
+    confidence.
 
     Args:
       base_nWR, rl_nWR, resamples, confidence, seed: as in `compare`.
 
     Returns:
-      (low_WR, high_WR), zero where there is no edge; (None, None) for one question.
+      (low_WR, high_WR), zero where there is no edge; (None, None) for fewer than 10 questions.
 
     Raises:
       ValueError: as in `compare`.
@@ -154,7 +161,7 @@ def edge_intervals(
     samples, *shape = difference_nWR.shape
     if not np.isfinite(difference_nWR).all():
         raise ValueError("edge intervals: expected finite scores, found a NaN or an infinity")
-    if samples < 2:
+    if samples < FEWEST:
         return None, None
     low_E, high_E = mean_intervals(
         difference_nWR.reshape(samples, -1),
@@ -236,6 +243,7 @@ def _compared(
         sign_p=tests.sign_p,
         effect_size=tests.effect_size,
         samples=weights_Zn.shape[1],
+        interval_method=method(weights_Zn.shape[1]),
     )
 
 

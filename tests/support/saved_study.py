@@ -62,6 +62,7 @@ def save_study(
         checkpoints=dict.fromkeys(toys.SIDES, checkpoint),
         configs=dict.fromkeys(toys.SIDES, config),
         hashes={"base": "0" * 64, "rl": "1" * 64},
+        answer_dtypes=dict.fromkeys(toys.SIDES, "float32"),
         mesh=make_mesh(""),
     )
     given = rows(len(base_nWR))

@@ -33,7 +33,9 @@ def scored(tmp_path):
         datasets=("math",),
         rules=(Rule(alpha=ALPHA),),
     )
-    opened = OpenStudy(study=study, checkpoints={}, configs={}, hashes={}, mesh=None)
+    opened = OpenStudy(
+        study=study, checkpoints={}, configs={}, hashes={}, answer_dtypes={}, mesh=None
+    )
     rows = read_rows(toys.GOLDEN / "responses" / SERIES / "math" / "all_correct.jsonl")
     directory = tmp_path / "toy" / "math" / "cut0.3"
     directory.mkdir(parents=True)
