@@ -130,10 +130,8 @@ def _cell(
         rows=[by_idx[idx].fields for idx in chosen],
         t_cut=found["cut"],
         funnel=[*asked, *(Step(**step) for step in found["selection"])],
-        comparisons={
-            key: Comparison.from_json(fields) for key, fields in found["metrics"].items()
-            if key in METRIC_BY_KEY
-        },
+        comparisons=_comparisons(found["metrics"]),
+        one_range=_comparisons(found.get("one_range", {})),
         base_losses_n=losses["base"],
         rl_losses_n=losses["rl"],
         edge_low_WR=ends.get("low"),
@@ -142,6 +140,13 @@ def _cell(
         variant=rule.variant,
         decode=decode,
     )  # fmt: skip
+
+
+def _comparisons(found: dict[str, Any]) -> dict[str, Comparison]:
+    """By metric; a metric that this program does not know is left out."""
+    return {
+        key: Comparison.from_json(fields) for key, fields in found.items() if key in METRIC_BY_KEY
+    }
 
 
 def _asked(base: Accuracy) -> list[Step]:

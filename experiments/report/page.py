@@ -128,7 +128,13 @@ def _rises(study: StudyResult) -> list[dict[str, Any]]:
 def _statistics(study: StudyResult) -> list[dict[str, Any]]:
     """One line a cell and metric, p-values corrected over all lines by Holm's method."""
     lines = [
-        {"cell": cell, "metric": metric, "found": found, "trend": trend(found)}
+        {
+            "cell": cell,
+            "metric": metric,
+            "found": found,
+            "trend": trend(found),
+            "one_range": cell.one_range.get(metric.key),
+        }
         for cell in study.cells
         for metric, found in cell.measured
     ]

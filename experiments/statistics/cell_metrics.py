@@ -9,7 +9,7 @@ from eap_jax.graph import edge_mask, num_layers_of
 from experiments import store
 from experiments.scoring.cells import Cell, results_path
 from experiments.statistics.compare import Comparison, compare, edge_intervals
-from experiments.statistics.metrics import FreeChoices
+from experiments.statistics.metrics import HISTOGRAM_METRICS, FreeChoices
 from experiments.statistics.sensitivity import sensitivities
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import SIDES
@@ -24,7 +24,8 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     Returns:
       what metrics.json holds: pair, dataset, rule, cut, samples, the selection's steps, health and
       mean loss of each side; `metrics`, the paired comparison of every metric over the whole matrix
-      as published; `edges_only`, the same over real edges, without the structural zeros;
+      as published; `one_range`, that of the histograms' entropies on one range for both sides;
+      `edges_only`, the same as published over real edges, without the structural zeros;
       `sensitivities` to bins, range and N.
     """
     scores, sides = {}, {}
@@ -46,6 +47,7 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "selection": [dataclasses.asdict(step) for step in cell.selection.steps],
         "sides": sides,
         "metrics": _plain(compare(base_nWR, rl_nWR)),
+        "one_range": _plain(compare(base_nWR, rl_nWR, one_range=True, metrics=HISTOGRAM_METRICS)),
         "edges_only": _plain(compare(base_nWR, rl_nWR, FreeChoices(support_WR=mask_WR))),
         "sensitivities": [
             dataclasses.asdict(row) for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)

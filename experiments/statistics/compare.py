@@ -10,7 +10,7 @@ Intervals: bootstrap.py. Tests and effect size of the questions' own changes: pa
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,8 +80,9 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
     one_range: bool = False,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Comparison]:
-    """Compare all metrics of two stacks of score matrices.
+    """Compare metrics of two stacks of score matrices.
 
     Resamples keep the histogram range of the full sample, so an entropy's interval says how sure
     the entropy is on this scale, not how sure the scale is. If each side has a range of its own, as
@@ -96,9 +97,10 @@ def compare(
       seed: of the resampling; equal seeds give equal results.
       one_range: see `FreeChoices.with_one_range`. Not the published reading, but its difference
         does not depend on one largest entry a side.
+      metrics: which.
 
     Returns:
-      {metric key: comparison}, in the order of `METRICS`.
+      {metric key: comparison}, in the order of `metrics`.
 
     Raises:
       ValueError: the stacks differ in shape, are not [n, W, R] or hold a number that is not finite;
@@ -114,7 +116,7 @@ def compare(
     }
     weights_Zn = draw_weights(len(base_nWR), resamples, seed)
     return {
-        metric.key: _compared(metric, sides, choices, weights_Zn, confidence) for metric in METRICS
+        metric.key: _compared(metric, sides, choices, weights_Zn, confidence) for metric in metrics
     }
 
 
