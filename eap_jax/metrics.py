@@ -103,6 +103,27 @@ def output_entropy(
     return _histogram_entropy(_entries(scores_nWR, None, column=-1), bins, upper, eps)
 
 
+def entropy_of_strengths(scores_nWR: np.ndarray, support_WR: np.ndarray | None = None) -> float:
+    """Mean over samples of the entropy, in nats, of |W(k)| / sum |W(k)|.
+
+    How evenly a sample's strength is spread over its edges, whatever its scale: no histogram, no
+    range. The exponential of it is the number of equally strong edges that would be as even. Not in
+    the paper. NaN if every score of some sample is zero.
+    """
+    return float(entropy_of_strengths_per_sample(scores_nWR, support_WR).mean())
+
+
+def entropy_of_strengths_per_sample(
+    scores_nWR: np.ndarray, support_WR: np.ndarray | None = None
+) -> np.ndarray:
+    """Entropy of |W(k)| / sum |W(k)| of each sample, nats, [n]; NaN where all scores are zero."""
+    magnitudes_nE = np.abs(_entries(scores_nWR, support_WR))
+    totals_n1 = magnitudes_nE.sum(axis=1, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        shares_nE = magnitudes_nE / totals_n1
+    return scipy.stats.entropy(shares_nE, axis=1)
+
+
 def column_sum_residual(scores_nWR: np.ndarray) -> float:
     """Health of the scores: sum over columns of |column sum| / sum of |score|, 0 at best.
 

@@ -19,6 +19,7 @@ from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
 from experiments.fidelity.faithfulness import EXPORTED_EDGES, exported_circuit
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, StudyResult
+from experiments.statistics.bootstrap import IN_WORDS
 from experiments.statistics.compare import Comparison
 from experiments.statistics.metrics import Metric
 from experiments.statistics.trend import trend
@@ -54,9 +55,9 @@ def table_markdown(study: StudyResult) -> str:
         for metric, comparison in cell.measured:
             lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
     note = (
-        "Brackets hold 95 % bootstrap intervals over questions. *Here* is `rises` or `falls` where "
-        "the interval of the difference excludes zero and the signed-rank test agrees (p < 0.05), "
-        "else `unclear`; *Paper* is the direction "
+        f"Brackets hold {IN_WORDS}. "
+        "*Here* is `rises` or `falls` where the interval of the difference excludes zero and the "
+        "signed-rank test agrees (p < 0.05), else `unclear`; *Paper* is the direction "
         "after online RL. Metrics follow arXiv 2509.21044."
     )
     return "\n".join([*lines, "", note]) + "\n"

@@ -22,6 +22,7 @@ from experiments.responses.published_format import read_rows
 from experiments.responses.tokenization import load_tokenizer
 from experiments.scoring.cells import cell_name
 from experiments.scoring.selection import Step
+from experiments.statistics.bootstrap import FEWEST
 from experiments.statistics.compare import Comparison, proportion_interval
 from experiments.statistics.concentration import Concentration
 from experiments.statistics.metrics import METRIC_BY_KEY
@@ -121,7 +122,7 @@ def _cell(
     # The paper's values hold for its own rule of selection only.
     known = {} if rule.variant else published.cell_values(pair["key"], dataset, rule.alpha)
     ends = {}
-    if len(chosen) > 1:
+    if len(chosen) >= FEWEST:
         ends = store.read_arrays(directory / "edge_intervals.npz", ("low", "high"))
     fidelity = directory / "fidelity.json"
     cut = [side for side in SIDES if (directory / f"effects_{side}.npz").exists()]
@@ -134,10 +135,8 @@ def _cell(
         rows=[by_idx[idx].fields for idx in chosen],
         t_cut=found["cut"],
         funnel=[*asked, *(Step(**step) for step in found["selection"])],
-        comparisons={
-            key: Comparison.from_json(fields) for key, fields in found["metrics"].items()
-            if key in METRIC_BY_KEY
-        },
+        comparisons=_comparisons(found["metrics"]),
+        one_range=_comparisons(found.get("one_range", {})),
         base_losses_n=losses["base"],
         rl_losses_n=losses["rl"],
         edge_low_WR=ends.get("low"),
@@ -168,6 +167,13 @@ def _faithfulness(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / "faithfulness.json"
     found = store.restored(store.read_json(path)) if path.exists() else {}
     return found if all(side in found for side in SIDES) else {}
+
+
+def _comparisons(found: dict[str, Any]) -> dict[str, Comparison]:
+    """By metric; a metric that this program does not know is left out."""
+    return {
+        key: Comparison.from_json(fields) for key, fields in found.items() if key in METRIC_BY_KEY
+    }
 
 
 def _asked(base: Accuracy) -> list[Step]:

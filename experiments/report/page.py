@@ -27,7 +27,7 @@ from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
 from experiments.report.verdict import status, verdicts
 from experiments.report.view_words import median_text
 from experiments.statistics.across_cells import holm, rise_summary
-from experiments.statistics.bootstrap import Interval
+from experiments.statistics.bootstrap import IN_WORDS, Interval
 from experiments.statistics.metrics import METRIC_BY_KEY, METRICS, TABLE_METRICS
 from experiments.statistics.trend import trend
 from experiments.store import write_text
@@ -70,6 +70,7 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
         table=[_row(cell) for cell in study.cells],
         rises=_rises(study) if several else [],
         statistics=_statistics(study),
+        intervals_in_words=IN_WORDS,
         table_metrics=TABLE_METRICS,
         metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
         accuracies=[_accuracy(found) for found in study.accuracies],
@@ -130,7 +131,13 @@ def _rises(study: StudyResult) -> list[dict[str, Any]]:
 def _statistics(study: StudyResult) -> list[dict[str, Any]]:
     """One line a cell and metric, p-values corrected over all lines by Holm's method."""
     lines = [
-        {"cell": cell, "metric": metric, "found": found, "trend": trend(found)}
+        {
+            "cell": cell,
+            "metric": metric,
+            "found": found,
+            "trend": trend(found),
+            "one_range": cell.one_range.get(metric.key),
+        }
         for cell in study.cells
         for metric, found in cell.measured
     ]

@@ -36,6 +36,7 @@ class CellResult:
         {side}_prompt_tokens, {side}_answer_tokens.
       t_cut: counted answer tokens.
       funnel: rows left at each step of the selection and why.
+      one_range: of an entropy of a histogram, the comparison on one range for both models.
       base_losses_n, rl_losses_n: loss of each sample in nats a token, or None.
       comparisons: by metric key; a metric that was not measured is absent.
       edge_low_WR, edge_high_WR: 95 % interval of each edge's mean difference, or None.
@@ -62,6 +63,7 @@ class CellResult:
     t_cut: int
     funnel: Sequence[Step]
     comparisons: Mapping[str, Comparison]
+    one_range: Mapping[str, Comparison] = dataclasses.field(default_factory=dict)
     base_losses_n: np.ndarray | None = None
     rl_losses_n: np.ndarray | None = None
     edge_low_WR: np.ndarray | None = None

@@ -24,6 +24,7 @@ from experiments.report.view_words import (
     turning_sentence,
     view_lines,
 )
+from experiments.statistics.bootstrap import FEWEST
 from experiments.statistics.compare import Comparison
 from experiments.statistics.metrics import METRICS, TABLE_METRICS, Direction, Metric
 from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
@@ -159,7 +160,9 @@ def _sentence(cells: Sequence[CellResult], metric: Metric) -> str:
             return "is not defined here"
         low, high = only.difference_interval
         known = math.isfinite(low) and math.isfinite(high)
-        spread = f"95 % interval {number(low)} to {number(high)}" if known else "no interval"
+        few = f"no interval of fewer than {FEWEST} questions"
+        none = few if only.samples < FEWEST else "no interval"
+        spread = f"95 % interval {number(low)} to {number(high)}" if known else none
         text = (
             f"{_CHANGE[trend(only)]}: {percent(only.relative)} %, from {number(only.base)} to "
             f"{number(only.rl)} (difference {number(only.difference)}, {spread})"
@@ -233,7 +236,8 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
     fewest = min(cell.num_samples for cell in cells)
     if fewest < _FEW_QUESTIONS:
         noun = "question" if fewest == 1 else "questions"
-        found.append(f"Only {fewest} {noun} in the smallest comparison: intervals are rough.")
+        what = "no intervals" if fewest < FEWEST else "intervals are rough"
+        found.append(f"Only {fewest} {noun} in the smallest comparison: {what}.")
     names = [cell.name for cell in cells]
     for metric in METRICS:
         turned = [name for name in names if _range_decides(study.sensitivities, name, metric)]

@@ -13,7 +13,7 @@ from experiments.fidelity.logit_difference import logit_difference_path
 from experiments.scoring.cells import Cell, results_path
 from experiments.statistics.compare import Comparison, compare, edge_intervals
 from experiments.statistics.concentration import concentration, median_ratios
-from experiments.statistics.metrics import FreeChoices
+from experiments.statistics.metrics import HISTOGRAM_METRICS, FreeChoices
 from experiments.statistics.sensitivity import sensitivities
 from experiments.statistics.views import SideData, views_of
 from experiments.study.opened import OpenStudy
@@ -21,7 +21,7 @@ from experiments.study.pairs import SIDES, Side
 
 
 def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
-    """Compute and save a cell's metrics.json and, of two questions or more, edge_intervals.npz.
+    """Compute and save a cell's metrics.json and, of 10 questions or more, edge_intervals.npz.
 
     Args:
       opened, cell: the study and its cell; the cell's score files exist.
@@ -29,8 +29,9 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     Returns:
       what metrics.json holds: pair, dataset, rule, cut, samples, the selection's steps, health and
       mean loss of each side, and where that loss is; `metrics`, the paired comparison of every
-      metric over the whole matrix as published; `median_ratios` of questions beside it; `views`, the
-      same metrics in other views; `edges_only`, the same over real edges, without the structural zeros;
+      metric over the whole matrix as published; `one_range`, that of the histograms' entropies on
+      one range for both sides; `median_ratios` of questions beside it; `views`, the same metrics in
+      other views; `edges_only`, as published over real edges, without the structural zeros;
       `sensitivities` to bins, range and N.
 
     Raises:
@@ -67,6 +68,7 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "views": [
             dataclasses.asdict(view) for view in views_of(data["base"], data["rl"], published)
         ],
+        "one_range": _plain(compare(base_nWR, rl_nWR, one_range=True, metrics=HISTOGRAM_METRICS)),
         "edges_only": _plain(compare(base_nWR, rl_nWR, FreeChoices(support_WR=mask_WR))),
         "sensitivities": [
             dataclasses.asdict(row) for row in sensitivities(base_nWR, rl_nWR, cell=cell.name)

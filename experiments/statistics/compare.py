@@ -10,7 +10,7 @@ Intervals: bootstrap.py. Tests and effect size of the questions' own changes: pa
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,14 @@ import scipy.stats
 
 from experiments import store
 from experiments.statistics.bootstrap import (
+    FEWEST,
     UNDEFINED,
     Interval,
+    Method,
     draw_weights,
     interval,
     mean_intervals,
+    method,
 )
 from experiments.statistics.metrics import METRICS, FreeChoices, Metric
 from experiments.statistics.paired_tests import Changes, paired_tests
@@ -37,12 +40,14 @@ class Comparison:
       base, rl: its values.
       difference: rl - base.
       relative: difference / |base|; NaN if base is zero.
-      base_interval, rl_interval, difference_interval, relative_interval: studentised bootstrap
-        intervals (low, high); NaN for one question, or where not defined. Those of a difference and
-        of a relative change are computed separately and may, in a close case, disagree about zero:
+      base_interval, rl_interval, difference_interval, relative_interval: (low, high); NaN for
+        fewer than 10 questions, or where not defined. Those of a difference and of a relative
+        change are computed separately and may, in a close case, disagree about zero:
         `difference_interval` decides.
       wilcoxon_p, sign_p, effect_size: see `experiments.statistics.paired_tests.PairedTests`.
       samples: number of questions.
+      interval_method: how the intervals were made, see `bootstrap`. Files older than this field
+        hold intervals of any number of questions.
     """
 
     metric: str
@@ -58,6 +63,7 @@ class Comparison:
     sign_p: float
     effect_size: float
     samples: int
+    interval_method: Method = "bootstrap-t"
 
     @classmethod
     def from_json(cls, fields: Mapping[str, Any]) -> "Comparison":
@@ -74,8 +80,9 @@ def compare(
     confidence: float = 0.95,
     seed: int = 0,
     one_range: bool = False,
+    metrics: Sequence[Metric] = METRICS,
 ) -> dict[str, Comparison]:
-    """Compare all metrics of two stacks of score matrices.
+    """Compare metrics of two stacks of score matrices.
 
     Resamples keep the histogram range of the full sample, so an entropy's interval says how sure
     the entropy is on this scale, not how sure the scale is. If each side has a range of its own, as
@@ -90,9 +97,10 @@ def compare(
       seed: of the resampling; equal seeds give equal results.
       one_range: see `FreeChoices.with_one_range`. Not the published reading, but its difference
         does not depend on one largest entry a side.
+      metrics: which.
 
     Returns:
-      {metric key: comparison}, in the order of `METRICS`.
+      {metric key: comparison}, in the order of `metrics`.
 
     Raises:
       ValueError: the stacks differ in shape, are not [n, W, R] or hold a number that is not finite;
@@ -108,7 +116,7 @@ def compare(
     }
     weights_Zn = draw_weights(len(base_nWR), resamples, seed)
     return {
-        metric.key: _compared(metric, sides, choices, weights_Zn, confidence) for metric in METRICS
+        metric.key: _compared(metric, sides, choices, weights_Zn, confidence) for metric in metrics
     }
 
 
@@ -137,14 +145,15 @@ def edge_intervals(
 ) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
     """Interval of each edge's mean difference rl - base over questions.
 
-    Each is symmetric around the mean difference and holds for its edge on its own: of many edges
-    without a change, one in twenty excludes zero at the default confidence.
+    Each is symmetric around the mean difference, cut off at the range of the questions, and holds for
+    its edge on its own: of many edges without a change, one in twenty excludes zero at the default
+    confidence.
 
     Args:
       base_nWR, rl_nWR, resamples, confidence, seed: as in `compare`.
 
     Returns:
-      (low_WR, high_WR), zero where there is no edge; (None, None) for one question.
+      (low_WR, high_WR), zero where there is no edge; (None, None) for fewer than 10 questions.
 
     Raises:
       ValueError: as in `compare`.
@@ -154,7 +163,7 @@ def edge_intervals(
     samples, *shape = difference_nWR.shape
     if not np.isfinite(difference_nWR).all():
         raise ValueError("edge intervals: expected finite scores, found a NaN or an infinity")
-    if samples < 2:
+    if samples < FEWEST:
         return None, None
     low_E, high_E = mean_intervals(
         difference_nWR.reshape(samples, -1),
@@ -236,6 +245,7 @@ def _compared(
         sign_p=tests.sign_p,
         effect_size=tests.effect_size,
         samples=weights_Zn.shape[1],
+        interval_method=method(weights_Zn.shape[1]),
     )
 
 

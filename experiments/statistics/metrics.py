@@ -90,6 +90,8 @@ class Metric:
       domain: smallest and largest possible value.
       in_table: whether it stands in the paper's table 1, so that it is one of the paper's signs.
       figure: the paper's figure of it, if any.
+      histogram: whether it is the entropy of a histogram, whose range is a free choice: such a
+        metric is compared on one range for both models too.
       histogram_tried: whether `sensitivity` tries other bins and ranges of its histogram.
     """
 
@@ -106,6 +108,7 @@ class Metric:
     domain: Callable[[FreeChoices], Interval]
     in_table: bool = False
     figure: PaperFigure | None = None
+    histogram: bool = False
     histogram_tried: bool = False
 
 
@@ -132,7 +135,7 @@ _INTENSITY = Metric(
     short="Act.Intens.",
     brief="intensity",
     unit="",
-    meaning="how strongly the parts of the network influence the answer, on average",
+    meaning="the sensitivity of the loss to the connections, on average",
     paper="rises",
     value=lambda scores_nWR, choices: formulas.intensity(scores_nWR, choices.support_WR),
     functional=lambda scores_nWR, choices: Mean(
@@ -159,6 +162,7 @@ _COMPLEXITY = Metric(
     changes=lambda both_sWR, choices: changes_of_surprise(_shares(both_sWR, choices)),
     domain=lambda choices: (0.0, math.log(choices.bins)),
     in_table=True,
+    histogram=True,
     histogram_tried=True,
 )
 _KURTOSIS = Metric(
@@ -220,10 +224,31 @@ _OUTPUT_ENTROPY = Metric(
         name="figure_3b_output_entropy",
         title="Change of output-edge entropy (figure 3b of the paper)",
     ),
+    histogram=True,
+)
+
+_STRENGTH_ENTROPY = Metric(
+    key="strength_entropy",
+    label="Strength entropy",
+    short="Str.Entropy",
+    brief="strength entropy",
+    unit="nats",
+    meaning="how evenly a question's strength is spread over the connections, whatever its scale: "
+    "the entropy of |W| / sum |W|",
+    paper=None,
+    value=lambda scores_nWR, choices: formulas.entropy_of_strengths(scores_nWR, choices.support_WR),
+    functional=lambda scores_nWR, choices: Mean(
+        values_n=formulas.entropy_of_strengths_per_sample(scores_nWR, choices.support_WR)
+    ),
+    changes=lambda both_sWR, choices: changes_of_values(
+        formulas.entropy_of_strengths_per_sample(both_sWR, choices.support_WR)
+    ),
+    domain=lambda choices: (0.0, math.inf),
 )
 
 METRICS: tuple[Metric, ...] = (
-    _INTENSITY, _COMPLEXITY, _KURTOSIS, _DIVERSITY, _OUTPUT_ENTROPY,
+    _INTENSITY, _COMPLEXITY, _KURTOSIS, _DIVERSITY, _OUTPUT_ENTROPY, _STRENGTH_ENTROPY,
 )  # fmt: skip
 TABLE_METRICS = tuple(metric for metric in METRICS if metric.in_table)
+HISTOGRAM_METRICS = tuple(metric for metric in METRICS if metric.histogram)
 METRIC_BY_KEY: Mapping[str, Metric] = {metric.key: metric for metric in METRICS}

@@ -1,4 +1,4 @@
-"""The five statistics against hand arithmetic, loops and scipy, and at the edges of validity."""
+"""The statistics against hand arithmetic, loops and scipy, and at the edges of validity."""
 
 import math
 
@@ -18,7 +18,10 @@ STATISTICS = (
     metrics.diversity,
 )
 ENTROPIES = (metrics.complexity, metrics.output_entropy)
-EVERY = (*STATISTICS, metrics.output_entropy, metrics.column_sum_residual)
+EVERY = (
+    *STATISTICS, metrics.output_entropy, metrics.column_sum_residual,
+    metrics.entropy_of_strengths, metrics.entropy_of_strengths_per_sample,
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -119,6 +122,16 @@ def test_output_edge_entropy_reads_the_logits_column_only(scores):
     assert metrics.output_entropy(other) == metrics.output_entropy(scores)
 
 
+def test_entropy_of_strengths_by_hand():
+    """Shares 1/4, 1/4, 1/2 and 0 of the first sample; all in one edge of the second."""
+    scores = np.asarray([[[1.0, -1.0], [2.0, 0.0]], [[0.0, -7.0], [0.0, 0.0]]])
+    found = metrics.entropy_of_strengths_per_sample(scores)
+    assert found == pytest.approx([1.5 * math.log(2), 0])
+    assert metrics.entropy_of_strengths(scores) == pytest.approx(0.75 * math.log(2))
+    support = np.asarray([[True, True], [False, True]])
+    assert metrics.entropy_of_strengths(scores[:1], support) == pytest.approx(math.log(2))
+
+
 def test_column_residual_by_hand():
     scores = np.asarray([[[1.0, 2.0], [-1.0, 1.0]], [[0.0, -5.0], [0.0, 5.0]]])
     assert metrics.column_sum_residual(scores) == pytest.approx(3 / 15)
@@ -153,7 +166,7 @@ def test_support_takes_exactly_the_chosen_entries(statistic, scores):
 @pytest.mark.parametrize(
     "statistic",
     [metrics.complexity, metrics.kurtosis, metrics.diversity,
-     metrics.output_entropy, metrics.column_sum_residual],
+     metrics.output_entropy, metrics.column_sum_residual, metrics.entropy_of_strengths],
     ids=lambda f: f.__name__,
 )  # fmt: skip
 def test_shapes_of_distributions_do_not_change_with_scale(statistic, scale, scores):
@@ -198,6 +211,7 @@ def test_all_zero_scores_have_zero_intensity_and_entropy_and_no_other_statistic(
     assert math.isnan(metrics.kurtosis(zeros))
     assert math.isnan(metrics.diversity(zeros))
     assert math.isnan(metrics.column_sum_residual(zeros))
+    assert math.isnan(metrics.entropy_of_strengths(zeros))
 
 
 @pytest.mark.parametrize("value", [0.1, 1e-30, -3.0])

@@ -6,6 +6,8 @@ import json
 import pytest
 from html_page import Page, edges_of
 
+from experiments.statistics.metrics import METRICS
+
 PAIRS = ("tiny_grpo", "mistral", "tiny_dpo")
 
 
@@ -45,7 +47,7 @@ def test_the_report_over_all_pairs_holds_every_cell(swept):
     with (workdir / "table.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     assert {line["pair"] for line in table} == {"tiny_grpo", "tiny_dpo"}
-    assert len(table) == 2 * 5
+    assert len(table) == 2 * len(METRICS)
     for line in table:
         assert (line["alpha"], line["selection"]) == ("0.3", "delta 0.4")
         saved = workdir / line["pair"] / "arithmetic" / "cut0.3_delta0.4" / "metrics.json"

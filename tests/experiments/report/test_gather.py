@@ -14,7 +14,7 @@ from experiments.report import published
 from experiments.report.gather import gather
 from experiments.study.rule import Rule
 
-BASE_nWR, RL_nWR = scores(2, 6, seed=1), scores(2, 6, seed=2, gain=1.5)
+BASE_nWR, RL_nWR = scores(2, 10, seed=1), scores(2, 10, seed=2, gain=1.5)
 RULES = (Rule(alpha=0.1), Rule(alpha=0.3))
 
 
@@ -40,7 +40,7 @@ def test_a_cell_holds_its_scores_losses_rows_and_intervals(directory):
         np.testing.assert_array_equal(cell.rl_nWR, RL_nWR)
         chosen = json.loads((directory / "math" / name / "cell.json").read_text())["rows"]
         assert list(cell.rows) == [by_idx[idx] for idx in chosen]
-        np.testing.assert_allclose(cell.base_losses_n, np.linspace(0.1, 0.2, 6), rtol=1e-6)
+        np.testing.assert_allclose(cell.base_losses_n, np.linspace(0.1, 0.2, 10), rtol=1e-6)
         mean_WR = (RL_nWR - BASE_nWR).astype(np.float64).mean(axis=0)
         edges = mean_WR != 0
         assert (cell.edge_low_WR < mean_WR)[edges].all()
@@ -107,7 +107,7 @@ def test_answers_give_accuracy_with_its_interval_and_begin_the_funnel(directory)
     # Wilson: (p + z2/2n +- z sqrt(p(1-p)/n + z2/4n2)) / (1 + z2/n) at p = 0.6, n = 10.
     assert after.accuracies[0].interval == pytest.approx((0.31267, 0.83182), abs=1e-4)
     steps = [(step.name, step.rows) for step in after.cells[0].funnel]
-    assert steps[:3] == [("questions", 10), ("base right", 6), ("both right", 6)]
+    assert steps[:3] == [("questions", 10), ("base right", 6), ("both right", 10)]
     assert after.cells[0].funnel[2:] == before.cells[0].funnel
 
 
@@ -161,11 +161,12 @@ def test_without_a_tokenizer_there_is_no_text(tmp_path):
     assert gather([directory]).cells[0].decode is None
 
 
-def test_one_question_has_no_edge_intervals(tmp_path):
-    directory = save_study(tmp_path, BASE_nWR[:1], RL_nWR[:1])
+@pytest.mark.parametrize("samples", [1, 9])
+def test_few_questions_have_no_edge_intervals(tmp_path, samples):
+    directory = save_study(tmp_path, BASE_nWR[:samples], RL_nWR[:samples])
     (cell,) = gather([directory]).cells
     assert cell.edge_low_WR is None
-    assert cell.num_samples == 1
+    assert cell.num_samples == samples
 
 
 @pytest.mark.parametrize(

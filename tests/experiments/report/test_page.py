@@ -145,6 +145,19 @@ def test_statistics_table_has_every_metric_with_its_holm_corrected_p(study, pars
         assert float(line[head.index("p, Holm")]) == pytest.approx(min(1, max(steps)), rel=0.01)
 
 
+def test_statistics_table_has_an_entropys_change_on_one_range_below_its_own(study):
+    cell = study.cells[0]
+    key = "information_complexity"
+    found = dataclasses.replace(cell.comparisons[key], relative=0.123)
+    cell = dataclasses.replace(cell, one_range={key: found})
+    _, *lines = rows(Page(page.render(toy_study([cell]))), "All metrics and tests")
+    assert len(lines) == len(METRICS) + 1
+    own, one = lines[1:3]
+    assert own[0] == "Information complexity"
+    assert one[0] == "Information complexity on one range for both"
+    assert one[4].startswith("+12.3")
+
+
 def test_funnel_health_accuracies_sensitivities_and_origin_are_all_there(study, parsed):
     cell = study.cells[0]
     funnel = parsed.text("ol", class_="funnel")

@@ -180,7 +180,7 @@ def test_a_sign_that_rests_on_the_histograms_range_is_a_caution(one_range, said)
 def test_cautions_name_few_questions_and_failed_checks():
     few = verdict_of([cell_of(PAPER)])
     assert few.cautions == (
-        "Only 4 questions in the smallest comparison: intervals are rough.",
+        "Only 4 questions in the smallest comparison: no intervals.",
         "A check of the run's soundness failed; see Health before you trust the rest.",
     )
     many = [dataclasses.replace(toy_cell(num_layers=1, samples=30))]

@@ -56,10 +56,10 @@ def scored(tmp_path):
     return opened, cell
 
 
-def entropy(values, bins=100):
+def entropy(values, bins=100, upper=None):
     """REFERENCE: -sum p log p over equal bins of [0, max], in nats."""
     values = np.abs(np.asarray(values, np.float64)).ravel()
-    places = np.minimum((values / values.max() * bins).astype(int), bins - 1)
+    places = np.minimum((values / (upper or values.max()) * bins).astype(int), bins - 1)
     shares = np.bincount(places, minlength=bins) / values.size
     return -sum(p * np.log(p) for p in shares if p > 0)
 
@@ -110,6 +110,22 @@ def test_edges_only_leaves_out_the_entries_that_are_no_edges(scored):
         assert found["information_complexity"][side] == pytest.approx(entropy(scores_nE))
         expected_kurtosis = np.mean([kurtosis(one) for one in scores_nE])
         assert found["distribution_kurtosis"][side] == pytest.approx(expected_kurtosis)
+
+
+def test_both_entropies_stand_on_one_range_too(scored):
+    opened, cell = scored
+    result = cell_metrics.measure_cell(opened, cell)
+    sides = {s: toys.golden_scores(SERIES, s, ALPHA).astype(np.float64) for s in toys.SIDES}
+    wanted = {"information_complexity": slice(None), "output_edge_entropy": slice(-1, None)}
+    assert set(result["one_range"]) == set(wanted)
+    for key, columns in wanted.items():
+        upper = max(np.abs(side[:, :, columns]).max() for side in sides.values())
+        for side, scores_nWR in sides.items():
+            expected_ = entropy(scores_nWR[:, :, columns], upper=upper)
+            assert result["one_range"][key][side] == pytest.approx(expected_, rel=1e-6)
+        low, high = result["one_range"][key]["difference_interval"]
+        assert low < result["one_range"][key]["difference"] < high
+        assert result["one_range"][key]["wilcoxon_p"] == result["metrics"][key]["wilcoxon_p"]
 
 
 def test_the_cell_is_described_with_its_rule_selection_health_and_loss(scored):
