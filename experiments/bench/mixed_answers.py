@@ -16,9 +16,8 @@ from eap_jax.transformer import init_parameters
 from experiments.bench.measure import in_turn
 from experiments.bench.programs import Preset, has_torch
 
-ROWS = 32
-_PROMPTS, _MEAN = 96, 100
-_LIMIT = 400
+_ROWS = 32
+_PROMPTS, _MEAN, _LIMIT = 96, 100, 400
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -29,14 +28,14 @@ class Workload:
     lengths: list[int]
 
 
-def workload(vocab_size: int, prompts: int = _PROMPTS, seed: int = 0) -> Workload:
-    """The mixed workload, or a part of it."""
+def workload(vocab_size: int, seed: int = 0) -> Workload:
+    """The mixed workload."""
     rng = np.random.default_rng(seed)
-    lengths = np.minimum(8 + rng.exponential(_MEAN, prompts), _LIMIT).astype(int)
+    lengths = np.minimum(8 + rng.exponential(_MEAN, _PROMPTS), _LIMIT).astype(int)
     return Workload(
         prompts=[
             rng.integers(0, vocab_size, length).tolist()
-            for length in rng.integers(16, 201, prompts)
+            for length in rng.integers(16, 201, _PROMPTS)
         ],
         lengths=lengths.tolist(),
     )
@@ -61,12 +60,21 @@ def in_batches(work: Workload, rows: int, answer: Callable) -> list[list[int]]:
     return found
 
 
-def bench_answers(preset: Preset, repeats: int, prompts: int = _PROMPTS) -> dict[str, float]:
-    """Tokens a second of each program, in turn, and the share of equal answers."""
+def bench_answers(
+    preset: Preset, repeats: int, work: Workload | None = None, rows: int = _ROWS
+) -> dict[str, float]:
+    """Tokens a second of each program, in turn, and the share of equal answers.
+
+    Args:
+      preset: the model.
+      repeats: measured runs of each program.
+      work: what to answer, or None for the mixed workload.
+      rows: prompts decoded together by every program.
+    """
     config = preset.config
     params = separate_layers(init_parameters(config, jax.random.key(0), preset.dtype))
-    work = workload(config.vocab_size, prompts)
-    sampling, found = Sampling(max_new_tokens=_LIMIT), {}
+    work = workload(config.vocab_size) if work is None else work
+    sampling, found = Sampling(max_new_tokens=max(work.lengths)), {}
 
     def whole_batch(prompts, lengths):
         return generate(
@@ -75,11 +83,11 @@ def bench_answers(preset: Preset, repeats: int, prompts: int = _PROMPTS) -> dict
 
     def refilled():
         found["refilled"] = generate(
-            params, work.prompts, config=config, sampling=sampling, rows=ROWS, limits=work.lengths
+            params, work.prompts, config=config, sampling=sampling, rows=rows, limits=work.lengths
         )
 
     def batches():
-        found["batches"] = in_batches(work, ROWS, whole_batch)
+        found["batches"] = in_batches(work, rows, whole_batch)
 
     programs = {"refilled": refilled, "batches": batches}
     if has_torch() and preset.dtype == "float32":
@@ -89,7 +97,7 @@ def bench_answers(preset: Preset, repeats: int, prompts: int = _PROMPTS) -> dict
 
         def transformers():
             found["transformers"] = in_batches(
-                work, ROWS, lambda *batch: torch_peer.generate_mixed(model, *batch)
+                work, rows, lambda *batch: torch_peer.generate_mixed(model, *batch)
             )
 
         programs["transformers"] = transformers
