@@ -13,6 +13,7 @@ What to import, one module a line; importing the package itself loads none of th
   sampling      Sampling, choose: greedy or sampled, and when to stop
   graph         writer_names, reader_names, edge_mask, parse_edge, to_block: the edges (numpy only)
   ablation      cut_losses: what cutting an edge really does to the loss
+  streamed_ablation  cut_losses_streamed: the same, layer by layer
   circuit       circuit_losses: the loss when only some edges are kept
   metrics       intensity, complexity, kurtosis, diversity, output_entropy: measures of a stack of
                 score matrices (numpy and scipy only)

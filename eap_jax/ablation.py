@@ -74,13 +74,11 @@ def cut_losses(
     Raises:
       ValueError: an edge does not exist in this model.
     """
-    exists_WR = edge_mask(config.num_layers)
-    for writer, reader in edges:
-        inside = 0 <= writer < exists_WR.shape[0] and 0 <= reader < exists_WR.shape[1]
-        if not (inside and exists_WR[writer, reader]):
-            raise ValueError(f"edges: no edge leads from writer {writer} to reader {reader}")
+    check_edges(edges, config)
     texts = _run(params, batch, config)
-    whole_BJ = _at_head(params, batch, texts.last_BTD[None], config=config, objective=objective)[0]
+    whole_BJ = losses_at_head(
+        params, batch, texts.last_BTD[None], config=config, objective=objective
+    )[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
     together = max(1, rows // batch.tokens_BT.shape[0])
     for layer, places in _by_layer(edges, config.num_layers):
@@ -94,11 +92,26 @@ def cut_losses(
                 last_EBTD = _cut_last(texts, writers_E, share)
             else:
                 last_EBTD = _resume(params, texts, writers_E, reads_E, layer, share, config=config)
-            losses_EBJ = _at_head(params, batch, last_EBTD, config=config, objective=objective)
+            losses_EBJ = losses_at_head(
+                params, batch, last_EBTD, config=config, objective=objective
+            )
             cut_EBJ[part] = np.asarray(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
     return CutLosses(whole_BJ=np.asarray(whole_BJ), cut_EBJ=cut_EBJ)
+
+
+def check_edges(edges: Sequence[Edge], config: ModelConfig) -> None:
+    """Every edge exists in a model.
+
+    Raises:
+      ValueError: one does not.
+    """
+    exists_WR = edge_mask(config.num_layers)
+    for writer, reader in edges:
+        inside = 0 <= writer < exists_WR.shape[0] and 0 <= reader < exists_WR.shape[1]
+        if not (inside and exists_WR[writer, reader]):
+            raise ValueError(f"edges: no edge leads from writer {writer} to reader {reader}")
 
 
 @flax.struct.dataclass
@@ -179,10 +192,13 @@ def _cut_last(texts: _Texts, writers_E, share) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("config", "objective"))
-def _at_head(
+def losses_at_head(
     params: dict, batch: Batch, last_EBTD, *, config: ModelConfig, objective: Objective
 ) -> jax.Array:
-    """Losses [E, B, J] at the targets, one cut at a time: logits are the largest arrays here."""
+    """Losses [E, B, J] at the targets of a batch, of last streams [E, B, T, D].
+
+    One cut at a time: logits are the largest arrays here.
+    """
 
     def losses(last_BTD):
         read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)

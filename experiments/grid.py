@@ -20,7 +20,7 @@ from converters.errors import CheckpointError
 from experiments import manifest
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
-from experiments.fidelity.effects import can_cut, choose, cut_cells
+from experiments.fidelity.effects import choose, cut_cells, why_not
 from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.out_of_memory import end_of, is_out_of_memory
@@ -100,9 +100,12 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                     cells.append(plan_cell(opened, dataset, rule, rows, say))
 
     exact = study.fidelity != "off"
-    if exact and (reason := can_cut(opened)) is not None:
+    if exact and (reason := why_not()) is not None:
         exact = False
         say(f"{pair}: no edge is cut exactly: {reason}")
+    circuits = exact and study.stream_bytes is None
+    if exact and not circuits:
+        say(f"{pair}: no circuit is run: the weights are streamed")
 
     def score(side: Side, group: list[Cell]) -> None:
         with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
@@ -133,7 +136,8 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                 lambda group, locked=locked: locked(group[0]),
                 functools.partial(score, side),
             )
-        for side in reversed(SIDES) if exact else ():  # the last side's weights are in memory still
+        # The last side first: its weights are in memory still.
+        for side in reversed(SIDES) if circuits else ():
             _share(scored_cells(), lock("circuits"), functools.partial(run_circuits, side))
     scored = scored_cells()
     if scored and jax.process_index() == 0:

@@ -8,16 +8,19 @@ is the beginning of a longer one, and a cut gives the loss at every place.
 """
 
 import math
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from eap_jax.ablation import cut_losses
-from eap_jax.batching import Text, put_rows
+from converters.stored import StoredWeights
+from eap_jax.ablation import CutLosses, cut_losses
+from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
 from eap_jax.graph import edge_mask
 from eap_jax.sharding import place_batch
+from eap_jax.streamed_ablation import cut_losses_streamed
 from experiments import store
 from experiments.fidelity.choice import (
     Choice,
@@ -38,13 +41,9 @@ def effects_path(cell: Cell, side: Side) -> Path:
     return cell.directory / f"effects_{side}.npz"
 
 
-def can_cut(opened: OpenStudy) -> str | None:
-    """Why this run cannot cut edges, in words, or None if it can."""
-    if jax.process_count() > 1:
-        return "several processes share the mesh"
-    if opened.study.stream_bytes is not None:
-        return "the weights are streamed"
-    return None
+def why_not() -> str | None:
+    """Why this run cuts no edges, in words, or None if it can."""
+    return "several processes share the mesh" if jax.process_count() > 1 else None
 
 
 def choose(opened: OpenStudy, cells: list[Cell], say: Say) -> None:
@@ -96,38 +95,73 @@ def cut_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
 
 def _effects(opened: OpenStudy, cells: list[Cell], side: Side, choice: Choice) -> list[np.ndarray]:
     """Effects [m, W, R] of each cell."""
-    study, checkpoint = opened.study, opened.load(side)
-    texts: list[Text] = counted_texts(cells, side)
-    fitting = fitting_batches(
-        opened.placed(side, weight_dtype(study.numerics)),
-        [texts[row] for row in choice.rows],
-        batch_tokens=study.batch_tokens,
-        cuts=tuple(cell.selection.cut for cell in cells),
-    )
-    mask_WR = edge_mask(checkpoint.config.num_layers)
-    shape = (len(choice.rows), *mask_WR.shape)
-    effects = [np.full(shape, math.nan, np.float32) for _ in cells]
+    texts = counted_texts(cells, side)
+    texts = [texts[row] for row in choice.rows]
+    cuts = tuple(cell.selection.cut for cell in cells)
+    mask_WR = edge_mask(opened.configs[side].num_layers)
+    effects = [np.full((len(texts), *mask_WR.shape), math.nan, np.float32) for _ in cells]
     writers_E, readers_E = np.asarray(choice.edges).T
-    tokens = max(padded.batch.tokens_BT.size for padded in fitting.batches)
     progress = tqdm(
-        total=len(fitting.batches) * len(choice.edges),
+        total=len(texts) * len(choice.edges),
         desc=f"{cells[0].dataset}, {side}: cut edges",
-        unit="edge",
+        unit="cut",
     )
     with progress:
-        for padded in fitting.batches:
-            found = cut_losses(
-                checkpoint.params,
-                place_batch(padded.batch, opened.mesh),
-                choice.edges,
-                config=checkpoint.config,
-                # As many tokens at once as the attribution pass has, which keeps more of each.
-                rows=max(1, tokens // padded.batch.tokens_BT.shape[1]),
-                progress=progress.update,
-            )
+        for padded, found in _cut_batches(opened, side, texts, cuts, choice, progress):
             for effects_mWR, weights_BJ in zip(effects, padded.weights_ABJ, strict=True):
                 effects_BE = found.effects(weights_BJ)
                 found_BWR = np.full((len(effects_BE), *mask_WR.shape), math.nan, np.float32)
                 found_BWR[:, writers_E, readers_E] = effects_BE
                 put_rows(effects_mWR, padded, found_BWR)
     return effects
+
+
+def _cut_batches(
+    opened: OpenStudy,
+    side: Side,
+    texts: list[Text],
+    cuts: tuple[int, ...],
+    choice: Choice,
+    progress: tqdm,
+) -> Iterator[tuple[PaddedBatch, CutLosses]]:
+    """Losses of every batch, in memory or streamed as the study says."""
+    study, config = opened.study, opened.configs[side]
+    if study.stream_bytes is None:
+        params = opened.load(side).params
+        placed = opened.placed(side, weight_dtype(study.numerics))
+        fitting = fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=cuts)
+        # As many tokens at once as the attribution pass has, which keeps more of each.
+        tokens = max(padded.batch.tokens_BT.size for padded in fitting.batches)
+        for padded in fitting.batches:
+            yield (
+                padded,
+                cut_losses(
+                    params,
+                    place_batch(padded.batch, opened.mesh),
+                    choice.edges,
+                    config=config,
+                    rows=tokens // padded.batch.tokens_BT.shape[1],
+                    progress=_by_texts(progress, padded),
+                ),
+            )
+        return
+    batches = pad_into_batches(texts, batch_tokens=study.batch_tokens, cuts=cuts)
+    with StoredWeights(opened.checkpoints[side], dtype=weight_dtype(study.numerics)) as weights:
+        for padded in batches:
+            yield (
+                padded,
+                cut_losses_streamed(
+                    weights,
+                    padded.batch,
+                    choice.edges,
+                    config=config,
+                    rows=study.batch_tokens // padded.batch.tokens_BT.shape[1],
+                    most_kept=study.stream_bytes,
+                    progress=_by_texts(progress, padded),
+                ),
+            )
+
+
+def _by_texts(progress: tqdm, padded: PaddedBatch) -> Callable[[int], object]:
+    """Counts the cuts of so many edges in every text of a batch."""
+    return lambda edges: progress.update(edges * len(padded.indices))

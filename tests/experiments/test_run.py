@@ -175,7 +175,10 @@ def test_killed_at_five_random_moments_it_ends_with_the_same_arrays_and_table(
     assert found.keys() == arrays(expected).keys()
     for name, scores in arrays(expected).items():
         np.testing.assert_array_equal(found[name], scores)
-    for name in ("table.md", "table.csv", "arithmetic/cut0.3/metrics.json"):
+    cell = "arithmetic/cut0.3"
+    for name in (
+        "table.md", "table.csv", "views.csv", f"{cell}/metrics.json", f"{cell}/fidelity.json",
+    ):  # fmt: skip
         assert (directory / name).read_bytes() == (expected / name).read_bytes()
     litter = [p for p in tmp_path.rglob(".*") if p.is_file()]
     assert litter == []

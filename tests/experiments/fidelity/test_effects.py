@@ -11,7 +11,7 @@ from eap_jax.graph import edge_mask, reader_names, writer_names
 from experiments import store
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
-from experiments.fidelity.effects import can_cut, choose, cut_cells, effects_path
+from experiments.fidelity.effects import choose, cut_cells, effects_path
 from experiments.fidelity.logit_difference import logit_difference_path, score_logit_difference
 from experiments.responses.published_format import row_of
 from experiments.responses.tokenization import load_tokenizer
@@ -120,11 +120,18 @@ def test_a_plan_of_fewer_edges_is_not_overwritten_by_all(cut, tmp_path):
     np.testing.assert_allclose(found[0, 4, 16], whole[0, 4, 16], atol=1e-5)
 
 
-def test_a_streamed_study_says_that_it_cuts_nothing(cut):
-    opened, _ = cut
-    assert can_cut(opened) is None
-    streamed = dataclasses.replace(opened.study, stream_bytes=1)
-    assert "streamed" in can_cut(dataclasses.replace(opened, study=streamed))
+def test_streamed_weights_give_the_same_effects(cut, tmp_path):
+    opened, cells = cut
+    streamed = dataclasses.replace(
+        opened, study=dataclasses.replace(opened.study, stream_bytes=2**20), _loaded={}
+    )
+    cell = dataclasses.replace(cells[0], directory=tmp_path)
+    choose(streamed, [cell], lambda line: None)
+    cut_cells(streamed, [cell], "rl")
+    paths = effects_path(cell, "rl"), effects_path(cells[0], "rl")
+    found, expected = (store.read_effects(path, (3, 9, 17)).effects_mWR for path in paths)
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    assert not streamed._loaded
 
 
 def test_the_logit_differences_scores_are_torchs_gradients(cut, torch):
