@@ -90,19 +90,6 @@ def test_a_graph_of_very_many_heads_lists_its_circuit_only(monkeypatch):
     assert short["about"]["edges_listed"] == "those in the graph"
 
 
-def test_eap_ig_loads_the_graph_and_prunes_nothing_more(tmp_path):
-    """Runs where EAP-IG's package is installed (`eap`, which needs transformer_lens)."""
-    eap_graph = pytest.importorskip("eap.graph")
-    _, graph = circuit_of_heads(toys.ZOO["window 5 above the first layer"], 30)
-    path = tmp_path / "graph.json"
-    path.write_text(json.dumps(graph))
-    loaded = eap_graph.Graph.from_json(str(path))
-    kept = {name for name, edge in graph["edges"].items() if edge["in_graph"]}
-    assert {name for name, edge in loaded.edges.items() if edge.in_graph} == kept
-    loaded.prune()
-    assert loaded.count_included_edges() == len(kept) > 0
-
-
 def test_a_graph_says_how_its_edges_were_ranked_and_how_faithful_its_circuit_is(tmp_path):
     cell = toy_cell()
     found = made_faithfulness(cell)
