@@ -72,6 +72,8 @@ def test_scores_of_layers_and_head_are_put_under_their_readers_names():
         grads=(),
         scores_BWA=np.broadcast_to(np.asarray([7, 8], np.float32), (rows, writers, losses)),
         losses=(np.zeros(rows), np.ones(rows)),
+        target_losses_BJ=np.full((rows, 3), 5.0),
+        gradient_norms=(np.full(rows, 2.0), np.full(rows, 3.0)),
     )
     found = steps.finish(scores, head, "qkv")
     assert len(found) == losses
@@ -84,3 +86,5 @@ def test_scores_of_layers_and_head_are_put_under_their_readers_names():
         assert by_name["logits"] == 7 + loss
         assert not np.asarray(result.scores_BWR)[:, ~edge_mask(layers)].any()
         assert result.loss_B.tolist() == [loss] * rows
+        assert result.gradient_norm_B.tolist() == [2 + loss] * rows
+        np.testing.assert_array_equal(result.target_losses_BJ, head.target_losses_BJ)
