@@ -100,7 +100,7 @@ def finished(
         raise ValueError("sampling with a temperature needs a key")
     count = len(prompts)
     if key is not None and key.shape not in ((), (count,)):
-        raise ValueError(f"key: expected one, or one a prompt [{count}], found {key.shape}")
+        raise ValueError(f"key: expected one, or one a prompt [B={count}], found {key.shape}")
     if rows is not None and rows < 1:
         raise ValueError(f"rows: expected at least 1, found {rows}")
     most = sampling.max_new_tokens

@@ -73,7 +73,7 @@ def test_the_branch_estimator_needs_room_for_its_copies_and_fills_what_was_plann
     # At least the writes that are taken out and what the reads are without them.
     streams = 2 * 16 * 64 * TOY.d_model * 4
     assert attribution_needs(model, copies).total >= attribution_needs(model, batch).total + streams
-    monkeypatch.setattr(memory, "usable_bytes", lambda _: 2**40)
+    monkeypatch.setattr(memory, "usable_on", lambda _: 2**40)
     found = memory.fitting_batches(model, TEXTS[:3], batch_tokens=1024, cuts=(), branch=True)
     assert [found.together(padded) for padded in found.batches] == [1024 // (3 * 64)]
     plain = memory.fitting_batches(model, TEXTS[:3], batch_tokens=1024, cuts=())
