@@ -48,6 +48,7 @@ def write(opened: OpenStudy, cells: list[Cell], seconds: float) -> None:
             "mesh": study.mesh or "data:1,model:1",
             "batch_tokens": study.batch_tokens,
             "models": {side: dataclasses.asdict(found) for side, found in opened.configs.items()},
+            "parameters": opened.configs["base"].num_parameters,
             "checkpoints": {side: str(path) for side, path in opened.checkpoints.items()},
             "checkpoint_sha256": opened.hashes,
             "device": opened.device,

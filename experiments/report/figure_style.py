@@ -1,4 +1,4 @@
-"""How every figure looks and is saved: colours, type, names on axes, PNG and SVG.
+"""How every figure looks and is saved: colours, type, names on axes; PNG, PDF and SVG.
 
 Colours are safe for colour-blind readers (blue and vermilion of Okabe and Ito; PuOr and RdBu for
 signed scores), and the two sides also differ in line style or marker. Equal input gives equal
@@ -15,6 +15,8 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_pdf import FigureCanvasPdf
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import SymLogNorm
 from matplotlib.figure import Figure
 
@@ -26,8 +28,9 @@ NO_EDGE_COLOUR = "#d9d9d9"
 # Below this share of the largest |score| the colour scale is linear.
 LINEAR_SHARE = 1e-3
 _DPI = 130
+_PRINT_DPI = 300
 _RULES = {
-    "font.family": "DejaVu Sans",
+    "font.family": "sans-serif",  # DejaVu Sans, or where an SVG is shown without it, another
     "font.size": 9,
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
@@ -36,7 +39,7 @@ _RULES = {
     "axes.grid": False,
     "legend.frameon": False,
     "figure.facecolor": "white",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",
     "svg.hashsalt": "eap-jax",
     "path.simplify": True,
 }
@@ -68,8 +71,21 @@ def png(figure: Figure, dpi: int = _DPI) -> bytes:
 
 
 def svg(figure: Figure) -> bytes:
-    """The same as an SVG file; text is drawn as paths, so it looks the same everywhere."""
+    """The same as an SVG file; text stays text, which can be searched, copied and edited."""
     return _saved(figure, "svg", dpi=_DPI, metadata={"Date": None, "Creator": None})
+
+
+def print_png(figure: Figure) -> bytes:
+    """The same as a PNG file sharp enough for print."""
+    return png(figure, _PRINT_DPI)
+
+
+def pdf(figure: Figure) -> bytes:
+    """The same as a PDF file, fonts included."""
+    return _saved(
+        figure, "pdf", dpi=_PRINT_DPI,
+        metadata={"CreationDate": None, "Creator": None, "Producer": None},
+    )  # fmt: skip
 
 
 def plain(text: str) -> str:
@@ -116,15 +132,44 @@ def name_axes(axes: Axes, num_layers: int) -> None:
         axes.axhline(2 * layer - 1.5, color="white", linewidth=0.35)
 
 
+def widen_middle(axes: Axes, values: np.ndarray) -> None:
+    """Make an x axis an arcsinh where the largest |value| is over ten times the median one.
+
+    Linear up to the median, logarithmic far beyond it, with ticks at zero and at powers of ten.
+    """
+    sizes = np.abs(values[values != 0])
+    if not len(sizes) or sizes.max() <= 10 * np.median(sizes):
+        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+        return
+    width = float(np.median(sizes))
+    axes.set_xscale("asinh", linear_width=width)
+    low, high = np.arcsinh(axes.dataLim.intervalx / width)
+    margin = 0.04 * (high - low)
+    axes.set_xlim(*(width * np.sinh([low - margin, high + margin])))
+    # The first power of ten at which the scale is about logarithmic, then at most two more.
+    lowest, highest = math.ceil(math.log10(3 * width)), math.floor(math.log10(sizes.max()))
+    powers = [10.0**power for power in range(highest, lowest - 1, -max(1, (highest - lowest) // 2))]
+    shown = [*(-power for power in powers), 0.0, *reversed(powers)]
+    axes.set_xticks(shown, [_power_label(place) for place in shown])
+    axes.set_xticks([], minor=True)
+
+
+def scale_note(axes: Axes) -> str:
+    """What an axis label says after `widen_middle`."""
+    return " (arcsinh scale)" if axes.get_xscale() == "asinh" else ""
+
+
 # Each figure is saved twice, as a file and in the page, and in two formats. Drawing is most of a
 # report's time, so the bytes are kept as long as the figure, and a figure is laid out once.
 _KEPT: weakref.WeakKeyDictionary[Figure, dict[tuple, bytes]] = weakref.WeakKeyDictionary()
 
 
-def _saved(figure: Figure, kind: str, **options) -> bytes:
+_CANVASES = {"png": FigureCanvasAgg, "pdf": FigureCanvasPdf, "svg": FigureCanvasSVG}
+
+
+def _saved(figure: Figure, kind: str, dpi: int, metadata: dict[str, None]) -> bytes:
     kept = _KEPT.setdefault(figure, {})
-    key = (kind, options["dpi"])
-    if key not in kept:
+    if (kind, dpi) not in kept:
         buffer = io.BytesIO()
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
@@ -132,9 +177,11 @@ def _saved(figure: Figure, kind: str, **options) -> bytes:
             if not kept:
                 figure.get_layout_engine().execute(figure)
                 figure.set_layout_engine("none")
-            figure.savefig(buffer, format=kind, **options)
-        kept[key] = buffer.getvalue()
-    return kept[key]
+            figure.set_dpi(dpi)
+            # Not by `savefig`, which draws a figure that has had a layout twice.
+            getattr(_CANVASES[kind](figure), f"print_{kind}")(buffer, metadata=metadata)
+        kept[kind, dpi] = buffer.getvalue()
+    return kept[kind, dpi]
 
 
 def _power_label(place: float) -> str:

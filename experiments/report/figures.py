@@ -22,12 +22,15 @@ from experiments.report.figure_style import (
     SCORE_COLOURS,
     name_axes,
     new_figure,
+    pdf,
     plain,
-    png,
+    print_png,
+    scale_note,
     score_norm,
     score_ticks,
     styled,
     svg,
+    widen_middle,
 )
 from experiments.report.graph_figure import graph_figure
 from experiments.report.results import CellResult
@@ -134,7 +137,10 @@ def answer_lengths(cell: CellResult) -> Figure:
 
 @styled
 def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
-    """The edges of the largest |mean difference|, by name, each with its 95 % interval."""
+    """The edges of the largest |mean difference|, by name, each with its 95 % interval.
+
+    Where few edges are far larger than the rest, an axis is an arcsinh and says so.
+    """
     writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
     base_WR, rl_WR = cell.base_WR, cell.rl_WR
     places = strongest_edges(np.abs(rl_WR - base_WR), edge_mask(cell.num_layers), count)
@@ -158,17 +164,17 @@ def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
             change, height, "o", markersize=5, markeredgecolor="black",
             markerfacecolor="black" if clear else "white",
         )  # fmt: skip
-    for axes in (means, changes):
+    for axes, shown in ((means, [base_WR, rl_WR]), (changes, [rl_WR - base_WR])):
         axes.axvline(0, color="#999999", linewidth=0.8)
-        axes.ticklabel_format(axis="x", style="sci", scilimits=(-2, 3))
+        widen_middle(axes, np.array([values_WR[place] for values_WR in shown for place in places]))
         axes.grid(axis="y", color="#eeeeee")
         axes.set_axisbelow(True)
     names = [f"{writers[w]} \N{RIGHTWARDS ARROW} {readers[r]}" for w, r in places]
     means.set_yticks(heights, names, fontsize=7.5)
     means.invert_yaxis()
-    means.set_xlabel("mean score")
+    means.set_xlabel("mean score" + scale_note(means))
     means.legend(loc="best", fontsize=8)
-    changes.set_xlabel("rl \N{MINUS SIGN} base")
+    changes.set_xlabel("rl \N{MINUS SIGN} base" + scale_note(changes))
     if cell.edge_low_WR is not None:
         changes.set_title("hollow: the interval includes 0", fontsize=8)
     figure.suptitle(f"{plain(cell.name)}: the {len(places)} edges that change most", fontsize=10)
@@ -203,8 +209,9 @@ CELL_FIGURES = (
         name="graph",
         draw=graph_figure,
         title="The residual graph before and after (figure 2 of the paper)",
-        text="Each line is an edge: what one part of the network writes and another reads. Wide "
-        "lines are strong. Both sides show the same edges on the same scale.",
+        text="Each line is an edge: what one part of the network writes and another reads, the reads "
+        "q, k and v of an attention added up. Wide lines are strong. Both sides show the same edges on "
+        "the same scale; where not all edges are shown, a third panel shows those that change most.",
     ),
     CellFigure(
         name="heat_maps",
@@ -218,7 +225,7 @@ CELL_FIGURES = (
         draw=top_changes,
         title="The edges that change most",
         text="Each line is the 95 % interval of one edge on its own; among many edges some exclude "
-        "zero by chance.",
+        "zero by chance. An axis on which a few edges would flatten the rest is linear near zero only.",
     ),
     CellFigure(
         name="score_distribution",
@@ -245,13 +252,23 @@ CELL_FIGURES = (
 )
 
 
+def figure_file(folder: str, name: str) -> str:
+    """A cell's figure without its ending; folder and result as seen from the report."""
+    dataset, _, cell = folder.rpartition("/")
+    return f"{dataset}/figures/{cell}_{name}"
+
+
+_SAVED = {"png": print_png, "pdf": pdf, "svg": svg}
+FIGURE_KINDS = tuple(_SAVED)
+
+
 def write_figures(figures: dict[str, Figure], directory: Path) -> list[Path]:
-    """Write each figure as NAME.png and NAME.svg; returns the paths."""
+    """Write each figure as NAME.png, NAME.pdf and NAME.svg; returns the paths."""
     written = []
     for name, figure in figures.items():
-        for suffix, data in (("png", png(figure)), ("svg", svg(figure))):
+        for suffix, saved in _SAVED.items():
             path = directory / f"{name}.{suffix}"
-            write_bytes(path, data)
+            write_bytes(path, saved(figure))
             written.append(path)
     return written
 

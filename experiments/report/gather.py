@@ -83,7 +83,15 @@ def gather(directories: list[Path]) -> StudyResult:
 
 def _pair(manifest: dict[str, Any]) -> PairInfo:
     pair = manifest["pair"]
-    return PairInfo(key=pair["key"], base=pair["base"], rl=pair["rl"], method=pair["method"])
+    layers = f"{manifest['models']['base']['num_layers']} layers"
+    count = manifest.get("parameters")  # a manifest of an earlier program does not say
+    return PairInfo(
+        key=pair["key"],
+        base=pair["base"],
+        rl=pair["rl"],
+        method=pair["method"],
+        size=layers if count is None else f"{layers}, {count:,} parameters",
+    )
 
 
 def _cells(

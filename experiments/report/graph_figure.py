@@ -16,6 +16,7 @@ from matplotlib.path import Path
 
 from eap_jax.graph import edge_mask, reader_names, strongest_edges, to_block, writer_names
 from experiments.report.figure_style import (
+    DIFFERENCE_COLOURS,
     SCORE_COLOURS,
     new_figure,
     plain,
@@ -35,7 +36,8 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     """The residual graph of both models.
 
     Drawn are the `edges` edges of the largest max(|base|, |rl|) mean score, the same on both sides.
-    Line width grows with the square root of |score|, colour shows score and sign.
+    Line width grows with the square root of |score|, colour shows score and sign. Where those are
+    not all edges, a third panel has the `edges` edges that change most, on a scale of their own.
     """
     layers = cell.num_layers
     base_WR = to_block(cell.base_WR)
@@ -43,28 +45,34 @@ def graph_figure(cell: CellResult, edges: int = DEFAULT_EDGES) -> Figure:
     mask_WR = edge_mask(layers, "block")
     shown = strongest_edges(np.maximum(np.abs(base_WR), np.abs(rl_WR)), mask_WR, edges)
     norm = score_norm(base_WR, rl_WR, linear=0.01)
+    total = int(mask_WR.sum())
+    some = len(shown) < total
     height = 1.9 + max(3.2, (layers + 2) * 0.33)
-    figure = new_figure(8.6, height)
-    sides = figure.subplots(1, 2, sharex=True, sharey=True)
+    figure = new_figure(11.4 if some else 8.6, height)
+    panels = figure.subplots(1, 3 if some else 2, sharex=True, sharey=True)
     titles = ("Before (base)", "After (rl)")
-    for axes, scores_WR, title in zip(sides, (base_WR, rl_WR), titles, strict=True):
-        _draw_edges(axes, scores_WR, shown, layers, norm)
+    for axes, scores_WR, title in zip(panels, (base_WR, rl_WR), titles, strict=False):
+        _draw_edges(axes, scores_WR, shown, layers, norm, SCORE_COLOURS)
         _draw_nodes(axes, layers)
         axes.set_title(title)
-    total = int(mask_WR.sum())
-    chosen = "all" if len(shown) == total else f"the {len(shown)} strongest of {total:,}"
+    chosen = f"the {len(shown)} strongest of {total:,}" if some else f"all {total:,}"
     figure.suptitle(
-        f"{plain(cell.name)}: {chosen} edges by mean score over {cell.num_samples} questions",
+        f"{plain(cell.name)}: {chosen} edges (q, k and v merged) by mean score over "
+        f"{cell.num_samples} questions",
         fontsize=10,
     )
-    colours = ScalarMappable(norm=norm, cmap=SCORE_COLOURS)
-    bar = figure.colorbar(
-        colours, ax=sides, location="bottom", shrink=0.6, aspect=45, pad=0.01, extend="neither"
-    )
-    places, labels = score_ticks(norm)
-    bar.set_ticks(places, labels=labels, minor=False)
-    bar.ax.minorticks_off()
-    bar.set_label("mean score (positive: removing the edge is predicted to raise the loss)")
+    _colour_bar(
+        figure, panels[:2], norm, SCORE_COLOURS,
+        "mean score (positive: removing the edge is predicted to raise the loss)",
+    )  # fmt: skip
+    if some:
+        change_WR = rl_WR - base_WR
+        changed = strongest_edges(np.abs(change_WR), mask_WR, edges)
+        change_norm = score_norm(change_WR, linear=0.01)
+        _draw_edges(panels[2], change_WR, changed, layers, change_norm, DIFFERENCE_COLOURS)
+        _draw_nodes(panels[2], layers)
+        panels[2].set_title(f"Change: the {len(changed)} largest of {total:,}")
+        _colour_bar(figure, panels[2:], change_norm, DIFFERENCE_COLOURS, "rl \N{MINUS SIGN} base")
     handles = [
         Line2D([], [], color="#555555", linewidth=_width(share), label=f"{share * norm.vmax:.1e}")
         for share in (0.01, 0.1, 1.0)
@@ -85,7 +93,12 @@ def _place(name: str, num_layers: int) -> tuple[float, float]:
 
 
 def _draw_edges(
-    axes: Axes, scores_WR: np.ndarray, shown: list[tuple[int, int]], layers: int, norm: SymLogNorm
+    axes: Axes,
+    scores_WR: np.ndarray,
+    shown: list[tuple[int, int]],
+    layers: int,
+    norm: SymLogNorm,
+    colours: str,
 ) -> None:
     writers, readers = writer_names(layers), reader_names(layers, "block")
     # Weak edges are drawn first, so that strong ones lie on top.
@@ -98,11 +111,22 @@ def _draw_edges(
         PathCollection(
             paths,
             facecolors="none",
-            edgecolors=matplotlib.colormaps[SCORE_COLOURS](norm(values)),
+            edgecolors=matplotlib.colormaps[colours](norm(values)),
             linewidths=[_width(abs(value) / norm.vmax) for value in values],
             capstyle="round",
         )
     )
+
+
+def _colour_bar(figure: Figure, panels, norm: SymLogNorm, colours: str, label: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(norm=norm, cmap=colours), ax=panels, location="bottom", shrink=0.7,
+        aspect=22 * len(panels), pad=0.01, extend="neither",
+    )  # fmt: skip
+    places, labels = score_ticks(norm)
+    bar.set_ticks(places, labels=labels, minor=False)
+    bar.ax.minorticks_off()
+    bar.set_label(label)
 
 
 def _width(share: float) -> float:

@@ -20,7 +20,7 @@ from experiments.report import published
 from experiments.report.edge_data import edge_data
 from experiments.report.examples import examples
 from experiments.report.figure_style import png, svg
-from experiments.report.figures import CELL_FIGURES, cell_figures
+from experiments.report.figures import CELL_FIGURES, FIGURE_KINDS, cell_figures, figure_file
 from experiments.report.formats import number, percent
 from experiments.report.results import Accuracy, CellResult, StudyResult, comparisons_of
 from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
@@ -39,19 +39,28 @@ Drawn = Mapping[str, Mapping[str, Figure]]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
-def write_page(study: StudyResult, directory: Path, drawn: Drawn | None = None) -> Path:
-    """Write report.html; returns its path."""
+def write_page(
+    study: StudyResult,
+    directory: Path,
+    drawn: Drawn | None = None,
+    folders: Mapping[str, str] | None = None,
+) -> Path:
+    """Write report.html; returns its path. Arguments as in `render`."""
     path = directory / "report.html"
-    write_text(path, render(study, drawn))
+    write_text(path, render(study, drawn, folders))
     return path
 
 
-def render(study: StudyResult, drawn: Drawn | None = None) -> str:
+def render(
+    study: StudyResult, drawn: Drawn | None = None, folders: Mapping[str, str] | None = None
+) -> str:
     """The whole page of a study.
 
     Args:
       study: what it shows.
       drawn: `cell_figures` of cells by the cell's name, where the caller has drawn them already.
+      folders: folder of each cell by the cell's name, from the page's own; None: the page links to
+        no file.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -62,7 +71,8 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
     )
     environment.filters |= {"number": number, "percent": percent, "interval": _interval}
     several = len(study.cells) > 1
-    figures = sweep_figures(study.cells) if several else {}
+    figures = sweep_figures(study.cells, study.pairs) if several else {}
+    folders = folders or {}
     return environment.get_template("report.html.j2").render(
         study=study,
         several=several,
@@ -75,10 +85,20 @@ def render(study: StudyResult, drawn: Drawn | None = None) -> str:
         metric_labels={key: metric.label for key, metric in METRIC_BY_KEY.items()},
         accuracies=[_accuracy(found) for found in study.accuracies],
         sweep=[
-            {"title": SWEEP_TITLES[name], "image": data_uri(figure)}
+            {
+                "title": SWEEP_TITLES[name],
+                "text": "",
+                "image": data_uri(figure),
+                "file": f"figures/{name}" if folders else None,
+            }
             for name, figure in figures.items()
         ],
-        cells=[_cell(cell, (drawn or {}).get(cell.name)) for cell in study.cells[:DRAWN_CELLS]],
+        cells=[
+            _cell(cell, (drawn or {}).get(cell.name), folders.get(cell.name))
+            for cell in study.cells[:DRAWN_CELLS]
+        ],
+        figure_kinds=FIGURE_KINDS,
+        files=_files(folders),
         circuits=[cell for cell in study.cells if cell.faithfulness],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
@@ -152,12 +172,31 @@ def _accuracy(found: Accuracy) -> dict[str, Any]:
     return {"found": found, "share": found.right / max(found.total, 1), "published": in_paper}
 
 
-def _cell(cell: CellResult, drawn: Mapping[str, Figure] | None) -> dict[str, Any]:
+def _files(folders: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Names and addresses of the files of numbers that the page links to."""
+    if not folders:
+        return []
+    tables = [(name, name) for name in ("table.md", "table.csv")]
+    return tables + [
+        (f"{folder}/{name}", f"{folder}/{name}")
+        for folder in folders.values()
+        for name in ("edges.csv", "metrics.json")
+    ]
+
+
+def _cell(
+    cell: CellResult, drawn: Mapping[str, Figure] | None, folder: str | None
+) -> dict[str, Any]:
     drawn = drawn or cell_figures(cell)
     return {
         "cell": cell,
         "figures": [
-            {"title": figure.title, "text": figure.text, "image": data_uri(drawn[figure.name])}
+            {
+                "title": figure.title,
+                "text": figure.text,
+                "image": data_uri(drawn[figure.name]),
+                "file": None if folder is None else figure_file(folder, figure.name),
+            }
             for figure in CELL_FIGURES
             if figure.name in drawn
         ],

@@ -2,14 +2,15 @@
 
 <pair>/report.html, table.md, table.csv, views.csv
 <pair>/<dataset>/<cell>/edges.csv, views.csv, graph_{base,rl}.json
-<pair>/<dataset>/figures/<cell>_*.{png,svg}; of several cells together: <pair>/figures/*.{png,svg}
+<pair>/<dataset>/figures/<cell>_*.{png,pdf,svg}
+<pair>/figures/*.{png,pdf,svg}: of several cells together
 """
 
 from pathlib import Path
 
 from experiments import store
 from experiments.report.exports import write_edges, write_tables
-from experiments.report.figures import cell_figures, write_figures
+from experiments.report.figures import cell_figures, figure_file, write_figures
 from experiments.report.gather import gather
 from experiments.report.page import DRAWN_CELLS, write_page
 from experiments.report.sweep_figures import sweep_figures
@@ -37,22 +38,30 @@ def write_report(directory: Path) -> Path:
             store.write_text(folder / "views.csv", views_csv([cell]))
         write_edges(cell, folder, manifest["models"], manifest.get("estimator", "eap"))
         figures = cell_figures(cell)
-        named = {f"{folder.name}_{key}": figure for key, figure in figures.items()}
-        write_figures(named, folder.parent / "figures")
+        write_figures(
+            {figure_file(name, key): drawing for key, drawing in figures.items()}, directory
+        )
         if len(drawn) < DRAWN_CELLS:
             drawn[cell.name] = figures
     if len(study.cells) > 1:
-        write_figures(sweep_figures(study.cells), directory / "figures")
+        write_figures(sweep_figures(study.cells, study.pairs), directory / "figures")
     write_tables(study, directory)
     store.write_text(directory / "views.csv", views_csv(study.cells))
-    return write_page(study, directory, drawn)
+    folders = {cell.name: name for name, cell in zip(manifest["cells"], study.cells, strict=True)}
+    return write_page(study, directory, drawn, folders)
 
 
 def write_sweep_report(workdir: Path, directories: list[Path]) -> Path:
     """Write the report and tables over several pairs to `workdir`; returns the report's path."""
     study = gather(directories)
     if len(study.cells) > 1:
-        write_figures(sweep_figures(study.cells), workdir / "figures")
+        write_figures(sweep_figures(study.cells, study.pairs), workdir / "figures")
     write_tables(study, workdir)
     store.write_text(workdir / "views.csv", views_csv(study.cells))
-    return write_page(study, workdir)
+    places = [
+        (directory / name).relative_to(workdir).as_posix()
+        for directory in directories
+        for name in store.read_json(directory / "manifest.json")["cells"]
+    ]
+    folders = {cell.name: place for place, cell in zip(places, study.cells, strict=True)}
+    return write_page(study, workdir, folders=folders)

@@ -137,12 +137,13 @@ class CellResult:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class PairInfo:
-    """Who is compared: names or paths of the two models and how the second was made."""
+    """Who is compared: names or paths of the two models, how the second was made, and their size."""
 
     key: str
     base: str
     rl: str
     method: str
+    size: str = ""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

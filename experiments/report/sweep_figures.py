@@ -1,6 +1,7 @@
 """Figures that compare cells: those of the paper's figures 3a and 3b, and metrics against alpha."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -8,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
-from experiments.report.results import CellResult, comparisons_of
-from experiments.statistics.across_cells import rise_summary
+from experiments.report.results import CellResult, PairInfo, comparisons_of
+from experiments.report.verdict import is_online
 from experiments.statistics.metrics import METRICS, Metric
 from experiments.statistics.trend import trend
 
@@ -20,28 +21,41 @@ SWEEP_TITLES: Mapping[str, str] = {m.figure.name: m.figure.title for m in METRIC
 
 
 def change_summary(cells: Sequence[CellResult], metric: Metric) -> str:
-    """`rises in 95 % of 41 cells, by 7.6 % on average`: how the paper sums up figure 3a.
-
-    The average is over all cells, those in which the metric falls included; cells in which it is
-    not defined are left out.
-    """
-    summary = rise_summary(comparisons_of(cells, metric))
-    if not summary.cells:
+    """`clearly rises in 3 of 5 cells, falls in 1, unclear in 1`; cells without it are left out."""
+    found = [c for c in comparisons_of(cells, metric) if math.isfinite(c.relative)]
+    if not found:
         return "not defined in any cell"
-    if summary.cells == 1:
-        change = summary.mean_change
-        word = "rises" if change > 0 else "falls" if change < 0 else "stays"
-        return f"{word} in the one cell, by {100 * abs(change):.1f} %"
-    return (
-        f"rises in {100 * summary.share:.0f} % of {summary.cells} cells, by "
-        f"{100 * summary.mean_change:+.1f} % on average"
-    )
+    seen = Counter(trend(comparison) for comparison in found)
+    first, *others = [name for name in ("rises", "falls", "unclear") if seen[name]]
+    clearly = "" if first == "unclear" else "clearly "
+    parts = [f"{clearly}{first} in {seen[first]} of {len(found)} cell{'s' * (len(found) > 1)}"]
+    return ", ".join(parts + [f"{name} in {seen[name]}" for name in others])
+
+
+def _kinds(
+    cells: Sequence[CellResult], pairs: Sequence[PairInfo]
+) -> list[tuple[str, list[CellResult]]]:
+    """Cells by kind of training, since a claim on online RL is none on other training."""
+    online = {pair.key: is_online(pair.method) for pair in pairs}
+    names = {True: "online RL", False: "training that is not online", None: "other training"}
+    groups = [
+        (name, [cell for cell in cells if online.get(cell.pair) is kind])
+        for kind, name in names.items()
+    ]
+    return [(name, group) for name, group in groups if group]
 
 
 @styled
-def change_figure(cells: Sequence[CellResult], metric: Metric) -> Figure:
-    """Relative change of one metric in every cell, with its 95 % interval."""
-    shown = [cell for cell in cells if metric.key in cell.comparisons]
+def change_figure(
+    cells: Sequence[CellResult], metric: Metric, pairs: Sequence[PairInfo] = ()
+) -> Figure:
+    """Relative change of one metric in every cell, kind of training by kind.
+
+    A whisker is the 95 % interval of the difference as a share of |base|: the one by which a bar is
+    solid or pale.
+    """
+    kinds = _kinds([cell for cell in cells if metric.key in cell.comparisons], pairs)
+    shown = [cell for _, group in kinds for cell in group]
     figure = new_figure(8.6, 1.3 + 0.24 * max(len(shown), 2))
     axes = figure.subplots()
     for height, cell in enumerate(shown):
@@ -55,15 +69,22 @@ def change_figure(cells: Sequence[CellResult], metric: Metric) -> Figure:
             height, found.relative, height=0.62, color=colour, alpha=0.85 if clear else 0.35,
             hatch=None if clear else "////", edgecolor=colour, linewidth=0.6,
         )  # fmt: skip
-        if all(map(math.isfinite, found.relative_interval)):
-            axes.plot(found.relative_interval, [height] * 2, color="black", linewidth=1.1)
+        ends = [end / abs(found.base) for end in found.difference_interval]
+        if all(map(math.isfinite, ends)):
+            axes.plot(ends, [height] * 2, color="black", linewidth=1.1)
     axes.axvline(0, color="black", linewidth=0.8)
     names = [plain(f"{cell.pair}  {cell.dataset}  {cell.choice}") for cell in shown]
     axes.set_yticks(range(len(shown)), names, fontsize=7.5)
     axes.set_ylim(max(len(shown), 2) - 0.4, -0.6)
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
-    axes.set_xlabel(f"change of {metric.label.lower()}, rl against base (pale: unclear)")
-    axes.set_title(f"{metric.label} {change_summary(cells, metric)}")
+    axes.set_xlabel(
+        f"change of {metric.label.lower()}, rl against base (pale: unclear; line: 95 % interval of "
+        "the difference)"
+    )
+    lines = [f"{name}: {change_summary(group, metric)}" for name, group in kinds]
+    axes.set_title("\n".join([metric.label, *lines]))
+    for _, group in kinds[:-1]:
+        axes.axhline(shown.index(group[-1]) + 0.5, color="#bbbbbb", linewidth=0.8)
     return figure
 
 
@@ -110,7 +131,7 @@ def alpha_figure(cells: Sequence[CellResult]) -> Figure:
     return figure
 
 
-def sweep_figures(cells: Sequence[CellResult]) -> dict[str, Figure]:
+def sweep_figures(cells: Sequence[CellResult], pairs: Sequence[PairInfo] = ()) -> dict[str, Figure]:
     """All figures over cells, by file name; their titles are `SWEEP_TITLES`."""
-    changes = {m.figure.name: change_figure(cells, m) for m in METRICS if m.figure}
+    changes = {m.figure.name: change_figure(cells, m, pairs) for m in METRICS if m.figure}
     return changes | {_AGAINST_ALPHA: alpha_figure(cells)}

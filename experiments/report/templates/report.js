@@ -26,9 +26,9 @@
       for (let r = 0; r < names.readers.length; r++) {
         if (w >= sees(cell.layers, r)) continue;
         const n = edges.length, scale = (list) => (list ? list[n] * cell.unit : null);
-        const base = scale(cell.base), rl = scale(cell.rl);
-        edges.push({ w, r, writer: names.writers[w], reader: names.readers[r], base, rl,
-          difference: rl - base, low: scale(cell.low), high: scale(cell.high) });
+        edges.push({ w, r, writer: names.writers[w], reader: names.readers[r],
+          base: scale(cell.base), rl: scale(cell.rl), difference: scale(cell.difference),
+          low: scale(cell.low), high: scale(cell.high) });
         at[w][r] = edges[n];
       }
     }
@@ -118,10 +118,24 @@
       `difference ${signed(e.difference)} (95 % interval ${interval(e)}${verdict})`;
   }
 
+  // A word is the beginning of a name or its <q>, <k>, <v>; a1 is not the beginning of a10.
+  function isNamed(name, word) {
+    const place = name.indexOf(word), next = name[place + word.length];
+    return (place === 0 || (place > 0 && word[0] === "<")) && !(/\d$/.test(word) && /\d/.test(next || ""));
+  }
+
+  // Words anywhere, or what stands before an arrow for the writer and after it for the reader.
+  function wanted() {
+    const sides = filter.value.toLowerCase().split(/->|\u2192/).map((side) => side.split(/[\s,]+/).filter(Boolean));
+    if (sides.length === 1) {
+      return (e) => sides[0].every((word) => isNamed(e.writer, word) || isNamed(e.reader, word));
+    }
+    return (e) => sides[0].every((word) => isNamed(e.writer, word)) && sides[1].every((word) => isNamed(e.reader, word));
+  }
+
   function list() {
-    const words = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = edges.filter((e) => (!clear.checked || isClear(e)) && words.every((word) =>
-      e.writer.toLowerCase().includes(word) || e.reader.toLowerCase().includes(word)));
+    const asked = wanted();
+    const found = edges.filter((e) => (!clear.checked || isClear(e)) && asked(e));
     const value = { writer: (e) => e.w, reader: (e) => e.r }[sort] || ((e) => Math.abs(e[sort]));
     found.sort((a, b) => (downwards ? value(b) - value(a) : value(a) - value(b)));
     byId("count").textContent = `${found.length} edge${found.length === 1 ? "" : "s"}` + (found.length > shown ? `, first ${shown} shown` : "");

@@ -211,6 +211,9 @@ def test_edge_list_is_sorted_filtered_and_follows_the_keys(tab, study):
               "f.dispatchEvent(new Event('input'))")  # fmt: skip
     assert [row[:2] for row in listed(tab)] == [["a1", "logits"]]
     assert tab.value("document.getElementById('count').textContent") == "1 edge"
+    for text in ("a1 -> logits", "A1\u2192logits"):
+        tab.value(f"f.value = '{text}'; f.dispatchEvent(new Event('input'))")
+        assert [row[:2] for row in listed(tab)] == [["a1", "logits"]], text
     tab.value("f.value = ''; document.getElementById('clear').click()")
     clear = int(((cell.edge_low_WR > 0) | (cell.edge_high_WR < 0)).sum())
     assert len(listed(tab)) == clear
@@ -218,6 +221,27 @@ def test_edge_list_is_sorted_filtered_and_follows_the_keys(tab, study):
     tab.press("ArrowDown")
     writer, reader = listed(tab)[1][:2]
     assert tab.value(EDGE).startswith(f"{writer} → {reader}:")
+
+
+def test_a_name_in_the_filter_does_not_find_longer_numbers(connection, tmp_path):
+    study = toy_study([toy_cell(num_layers=12, samples=2)])
+    tab = chromium.Tab(connection, page.write_page(study, tmp_path).as_uri())
+    tab.value("const f = document.getElementById('filter')")
+
+    def found(text):
+        tab.value(f"f.value = '{text}'; f.dispatchEvent(new Event('input'))")
+        return [tuple(row[:2]) for row in listed(tab)]
+
+    def node(name):
+        return name.split("<")[0]
+
+    one = found("a1")
+    assert one
+    assert all("a1" in (writer, node(reader)) for writer, reader in one)
+    assert {reader for writer, reader in found("a10 -> a11")} == {"a11<q>", "a11<k>", "a11<v>"}
+    assert found("a10 -> m11") == [("a10", "m11")]
+    assert found("m11 -> a10") == []
+    assert {reader for _, reader in found("m9 <k>")} == {"a10<k>", "a11<k>"}
 
 
 def test_choosing_the_other_comparison_shows_its_numbers(tab, study):

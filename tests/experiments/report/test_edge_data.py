@@ -1,38 +1,38 @@
-"""The explorer's whole numbers are a cell's means and intervals to a millionth of the largest."""
+"""The explorer's numbers are what edges.csv holds, each to five digits of its own."""
 
+import csv
 import dataclasses
+import io
+import json
 
 import numpy as np
-import pytest
-from plain_means import LAYERS, READERS, WRITERS, means
 from toy_study import toy_cell
 
 from experiments.report.edge_data import edge_data
+from experiments.report.exports import edges_csv
+
+COLUMNS = {
+    "base": "base", "rl": "rl", "difference": "difference",
+    "low": "difference_low", "high": "difference_high",
+}  # fmt: skip
 
 
-def test_numbers_follow_the_matrix_row_by_row_and_are_whole_multiples_of_the_unit():
-    cell = toy_cell(num_layers=LAYERS, samples=6)
-    (data,) = edge_data([cell])
+def test_numbers_are_those_of_the_edge_list_beside_one_a_million_times_larger():
+    cell = toy_cell(num_layers=3, samples=6)
+    base_nWR = cell.base_nWR.astype(np.float64)
+    base_nWR[:, 0, -1] = 1e6 * np.abs(base_nWR).max()
+    cell = dataclasses.replace(cell, base_nWR=base_nWR)
+    (data,) = json.loads(json.dumps(edge_data([cell])))
     assert (data["name"], data["layers"], data["samples"]) == (cell.name, 3, 6)
-    expected = means(cell)
-    ends = {
-        "low": [cell.edge_low_WR[WRITERS.index(w), READERS.index(r)] for w, r in expected],
-        "high": [cell.edge_high_WR[WRITERS.index(w), READERS.index(r)] for w, r in expected],
-    }
-    exact = {
-        "base": [base for base, _ in expected.values()],
-        "rl": [rl for _, rl in expected.values()],
-        **ends,
-    }
-    largest = max(abs(number) for numbers in exact.values() for number in numbers)
-    assert data["unit"] == pytest.approx(largest / 1e6, rel=1e-9)
-    for name, numbers in exact.items():
-        assert all(isinstance(number, int) for number in data[name])
+    lines = list(csv.DictReader(io.StringIO(edges_csv(cell))))
+    for name, column in COLUMNS.items():
+        wanted = np.array([float(line[column]) for line in lines])
         found = np.array(data[name]) * data["unit"]
-        np.testing.assert_allclose(found, numbers, rtol=0, atol=0.51 * data["unit"])
+        np.testing.assert_allclose(found, wanted, rtol=5.01e-5)
+        assert (np.sign(found) == np.sign(wanted)).all()
 
 
-def test_without_intervals_both_ends_are_none_and_zeros_need_no_unit():
+def test_without_intervals_both_ends_are_none_and_zeros_are_zero():
     cell = toy_cell(num_layers=1, samples=2)
     zeros = np.zeros_like(cell.base_nWR)
     cell = dataclasses.replace(
@@ -40,4 +40,4 @@ def test_without_intervals_both_ends_are_none_and_zeros_need_no_unit():
     )
     (data,) = edge_data([cell])
     assert (data["low"], data["high"]) == (None, None)
-    assert set(data["base"]) == set(data["rl"]) == {0}
+    assert set(data["base"]) == set(data["rl"]) == set(data["difference"]) == {0}

@@ -1,5 +1,6 @@
 """Figures show the numbers they are made from: what is drawn is read back and compared."""
 
+import dataclasses
 import io
 import xml.etree.ElementTree as ElementTree
 
@@ -11,6 +12,7 @@ from plain_means import LAYERS, READERS, WRITERS, means
 from toy_study import toy_cell
 
 from experiments.report import figures
+from experiments.report.figure_style import svg
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +65,28 @@ def test_top_changes_are_the_largest_in_order_with_their_values_and_intervals(ce
         assert (dot.get_markerfacecolor() == "white") == (low <= 0 <= high)
 
 
+def test_edges_that_change_little_are_told_apart_beside_one_that_changes_much(cell):
+    base_nWR = cell.base_nWR.copy()
+    base_nWR[:, 0, -1] += 1000 * np.abs(base_nWR).max()
+    values, changes = figures.top_changes(dataclasses.replace(cell, base_nWR=base_nWR)).axes
+    for axes in (values, changes):
+        assert axes.get_xlabel().endswith("(arcsinh scale)")
+    dots = [line.get_xdata()[0] for line in changes.lines[1:40:2]]
+    shown = changes.transData.transform([(dot, 0) for dot in dots])[:, 0]
+    width = np.ptp(changes.transAxes.transform([(0, 0), (1, 0)])[:, 0])
+    assert np.ptp(shown[1:]) > 0.1 * width
+    assert np.ptp(dots[1:]) < 0.01 * np.ptp(changes.get_xlim())
+    assert all("arcsinh" not in axes.get_xlabel() for axes in figures.top_changes(cell, 7).axes)
+
+
+def test_a_figures_text_is_text_in_its_svg(cell):
+    root = ElementTree.fromstring(svg(figures.answer_lengths(cell)))
+    words = {
+        " ".join("".join(e.itertext()).split()) for e in root.iter() if e.tag.endswith("}text")
+    }
+    assert "answer length in tokens" in words
+
+
 def test_distribution_is_a_density_over_decades_and_its_tail_counts_stronger_scores(cell):
     density, tail = figures.score_distribution(cell).axes
     edges_of = [(WRITERS.index(w), READERS.index(r)) for w, r in means(cell)]
@@ -99,12 +123,14 @@ def test_files_are_valid_equal_for_equal_input_and_leave_the_user_s_style_alone(
         f"{figure.name}.{kind}"
         for figure in figures.CELL_FIGURES
         if figure.possible(cell)
-        for kind in ("png", "svg")
+        for kind in figures.FIGURE_KINDS
     ]
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
         if one.suffix == ".png":
             pixels = np.round(255 * imread(io.BytesIO(one.read_bytes()))).astype(np.uint8)
             assert len(np.unique(pixels.view(np.uint32))) > 20  # four bytes, one colour
+        elif one.suffix == ".pdf":
+            assert one.read_bytes().startswith(b"%PDF")
         else:
             assert ElementTree.parse(one).getroot().tag.endswith("svg")

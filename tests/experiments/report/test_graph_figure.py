@@ -23,7 +23,13 @@ def test_graph_draws_the_same_strongest_block_edges_on_both_sides_wide_where_str
         block[writer, node] = tuple(a + b for a, b in zip(before, both, strict=True))
     strongest = sorted(block.values(), key=lambda both: -max(map(abs, both)))[:12]
     largest = max(max(map(abs, both)) for both in block.values())
-    sides = [axes for axes in graph_figure.graph_figure(cell, edges=12).axes if axes.texts]
+    *sides, changed = [
+        axes for axes in graph_figure.graph_figure(cell, edges=12).axes if axes.texts
+    ]
+    assert changed.get_title("left") == f"Change: the 12 largest of {len(block)}"
+    changes = sorted((abs(rl - base) for base, rl in block.values()), reverse=True)
+    widths = 5.0 * np.sqrt(np.array(changes[:12][::-1]) / changes[0])
+    np.testing.assert_allclose(changed.collections[0].get_linewidths(), widths, rtol=1e-6)
     for side, axes in enumerate(sides):
         (drawn,) = axes.collections
         shares = sorted(abs(both[side]) / largest for both in strongest)

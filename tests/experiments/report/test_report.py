@@ -22,10 +22,10 @@ def names(folder):
 
 
 def drawn(folder):
-    """Names of figures, each of which is there as PNG and as SVG."""
+    """Names of figures, each of which is there as PNG, PDF and SVG."""
     found = names(folder)
     stems = {name.removesuffix(".png") for name in found if name.endswith(".png")}
-    assert found == {f"{stem}.{kind}" for stem in stems for kind in ("png", "svg")}
+    assert found == {f"{stem}.{kind}" for stem in stems for kind in ("png", "pdf", "svg")}
     assert all((folder / name).stat().st_size > 1000 for name in found)
     return stems
 
@@ -63,6 +63,10 @@ def test_a_pairs_report_is_whole_and_every_file_of_a_cell_is_written(pairs):
         f"{cell}_{kind}" for cell in ("cut0.1", "cut0.3") for kind in kinds
     }
     assert drawn(directory / "figures")
+    links = [e[1]["href"] for e in page.all("a") if not e[1]["href"].startswith("#")]
+    assert len(links) > 30
+    assert all((directory / link).is_file() for link in links)
+    assert page.text("p", class_="pair").endswith("parameters")
     with (directory / "table.csv").open(encoding="utf-8", newline="") as file:
         table = list(csv.DictReader(file))
     assert {line["alpha"] for line in table} == {"0.1", "0.3"}
@@ -91,6 +95,9 @@ def test_a_sweeps_report_holds_the_cells_of_all_pairs(pairs):
         "toy, math, alpha 0.1", "toy, math, alpha 0.3", "second, math, alpha 0.3",
     ]  # fmt: skip
     assert drawn(one.parent / "figures")
+    links = {e[1]["href"] for e in page.all("a") if not e[1]["href"].startswith("#")}
+    assert "second/math/cut0.3/edges.csv" in links
+    assert all((one.parent / link).is_file() for link in links - {"table.md", "table.csv"})
     assert (one.parent / "table.md").read_text().count("second") >= 1
 
 

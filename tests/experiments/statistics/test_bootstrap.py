@@ -14,23 +14,25 @@ from experiments.statistics.metrics import METRICS, FreeChoices
 KEYS = [metric.key for metric in METRICS]
 
 
-def test_interval_of_a_mean_is_the_textbook_bootstrap_t():
-    """With no resample's error below 0.7 of the sample's, and no end beyond the values."""
-    values = np.random.default_rng(1).gamma(2.0, size=30)
-    weights = bootstrap.draw_weights(30, 400, seed=2)
+@pytest.mark.parametrize(("samples", "least"), [(20, 0.7), (30, 0.25)])
+def test_interval_of_a_mean_is_the_textbook_bootstrap_t(samples, least):
+    """With no resample's error below a share of the sample's, and no end beyond the values."""
+    values = np.append(np.random.default_rng(1).gamma(2.0, size=samples - 1), 30.0)
+    weights = bootstrap.draw_weights(samples, 400, seed=2)
     found = bootstrap.interval(
         functionals.Mean(values_n=values).resample(weights), weights, confidence=0.9
     )
-    steps, floored = [], 0
+    error = scipy.stats.sem(values)
+    steps, small = [], 0
     for weight in weights[1:].astype(int):
         drawn = np.repeat(values, weight)
-        error = drawn.std() / math.sqrt(29)
-        floored += error < 0.7 * scipy.stats.sem(values)
-        error = max(error, 0.7 * scipy.stats.sem(values))
-        steps.append(abs(drawn.mean() - values.mean()) / error)
-    assert floored
-    reach = np.quantile(steps, 0.9) * scipy.stats.sem(values)
-    assert found == pytest.approx((values.mean() - reach, values.mean() + reach))
+        own = drawn.std() / math.sqrt(samples - 1)
+        small += own < least * error
+        steps.append(abs(drawn.mean() - values.mean()) / max(own, least * error))
+    assert small
+    reach = np.quantile(steps, 0.9) * error
+    expected = (max(values.mean() - reach, values.min()), values.mean() + reach)
+    assert found == pytest.approx(expected)
 
 
 def heavy_tailed(kind, shape, draw):
@@ -58,13 +60,13 @@ def test_intervals_of_heavy_tailed_differences_cover_and_stay_in_their_range(kin
     below its mean: see `bootstrap` for what is reached there and by other intervals."""
     covered, values, low, high = coverage(kind, samples, 400, seed=samples)
     if kind == "log-normal":
-        assert {12: 0.63, 20: 0.67, 30: 0.72, 100: 0.82}[samples] < covered < 0.95
+        assert {12: 0.63, 20: 0.67, 30: 0.79, 100: 0.84}[samples] < covered < 0.95
     else:
-        assert 0.92 <= covered <= 0.98
+        assert 0.92 <= covered <= (0.98 if samples < 30 else 0.995)
     assert (low >= values.min(axis=0)).all()
     assert (high <= values.max(axis=0)).all()
     half_width = scipy.stats.t.ppf(0.975, samples - 1) * scipy.stats.sem(values)
-    assert ((high - low) / 2 <= 1.3 * half_width).all()
+    assert ((high - low) / 2 <= (1.3 if samples < 30 else 3.5) * half_width).all()
 
 
 def test_an_outlier_that_resamples_miss_does_not_blow_an_interval_up():
