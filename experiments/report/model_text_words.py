@@ -64,25 +64,35 @@ def _shown(split: Split) -> tuple[PartShown, ...]:
 
 
 def texts_sentences(cells: Sequence[CellResult]) -> list[str]:
-    """One plain sentence a cell: whether texts can be what changed, and what is the model's."""
-    return [
-        f"{cell.name}: {sentence}" if len(cells) > 1 else sentence[0].upper() + sentence[1:]
-        for cell, sentence in ((cell, _sentence(cell)) for cell in cells)
-        if sentence
-    ]
+    """Plain sentences of a pair's cells: can texts be what changed, and how much is the model's?
+
+    One for all cells whose counted texts are the same, one for each of the others.
+    """
+    known = [cell for cell in cells if cell.identical_texts is not None]
+    same = sum(cell.identical_texts == 1 for cell in known)
+    if len(cells) == 1 and same:
+        return [
+            f"Base and rl have the same counted text in all {cells[0].num_samples} questions, so every "
+            "change is the model's."
+        ]
+    found = []
+    if same:
+        found.append(
+            f"In {same} of {len(cells)} comparisons base and rl have the same counted text in every "
+            "question, so every change there is the model's."
+        )
+    for cell in known:
+        if cell.identical_texts < 1:
+            name = f"{cell.name}: " if len(cells) > 1 else ""
+            found.append(name + _sentence(cell))
+    return found
 
 
 def _sentence(cell: CellResult) -> str:
-    if cell.identical_texts is None:
-        return ""
+    """Of a cell whose counted texts are not all the same."""
     samples = cell.num_samples
     same = round(cell.identical_texts * samples)
-    if same == samples:
-        return (
-            f"base and rl have the same counted text in all {samples} questions, so every change is "
-            "the model's."
-        )
-    begin = f"the counted texts of base and rl differ in {samples - same} of {samples} questions"
+    begin = f"The counted texts of base and rl differ in {samples - same} of {samples} questions"
     if not cell.model_text:
         return f"{begin}, and were not scored by both models: a change may be the model's or the text's."
     mostly: dict[str, list[str]] = {"model": [], "text": []}
