@@ -29,7 +29,13 @@ from experiments import store
 from experiments.errors import InputError
 from experiments.scoring.cells import Cell, results_path
 from experiments.scoring.crossed import read_crossed
-from experiments.statistics.bootstrap import UNDEFINED, Interval, draw_weights, interval
+from experiments.statistics.bootstrap import (
+    ROUNDING,
+    UNDEFINED,
+    Interval,
+    draw_weights,
+    interval,
+)
 from experiments.statistics.compare import question_changes
 from experiments.statistics.functionals import Mean, Resampled
 from experiments.statistics.metrics import METRICS, FreeChoices, Metric
@@ -212,7 +218,10 @@ def _split(
             combined = Resampled.weighted_sum(
                 [(factor, resampled[place]) for place, factor in factors.items()]
             )
-            ends = interval(combined, weights_Zn, confidence=confidence)
+            # An end at the questions whose two texts are one, which have no part, is zero.
+            none = ROUNDING * combined.size
+            low, high = interval(combined, weights_Zn, confidence=confidence)
+            ends = tuple(0.0 if abs(end) <= none else end for end in (low, high))
         tests = paired_tests(_own_changes(part, changes))
         parts[part] = Effect(
             value=sum(factor * values[place] for place, factor in factors.items()),
