@@ -17,6 +17,7 @@ import numpy as np
 
 from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
 from experiments.fidelity.faithfulness import EXPORTED_EDGES, exported_circuit
+from experiments.report.alpha_words import turns_at
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, StudyResult
 from experiments.statistics.bootstrap import IN_WORDS
@@ -33,6 +34,7 @@ TABLE_COLUMNS = (
     "wilcoxon_p", "sign_p", "effect_size", "samples",
     "trend", "paper", "published_base", "published_rl", "selection",
     "identical_texts", "model_part", "text_part", "interaction",
+    "turns_with_alpha",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "writer", "reader", "base", "rl", "difference", "difference_low", "difference_high",
@@ -54,12 +56,14 @@ def table_markdown(study: StudyResult) -> str:
     lines = ["| " + " | ".join(MARKDOWN_COLUMNS) + " |", "|" + " --- |" * len(MARKDOWN_COLUMNS)]
     for cell in study.cells:
         for metric, comparison in cell.measured:
-            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
+            turns = turns_at(cell, study.cells, metric)
+            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison, turns)) + " |")
     note = (
         f"Brackets hold {IN_WORDS}. "
         "*Here* is `rises` or `falls` where the interval of the difference excludes zero and the "
-        "signed-rank test agrees (p < 0.05), else `unclear`; *Paper* is the direction "
-        "after online RL. Metrics follow arXiv 2509.21044."
+        "signed-rank test agrees (p < 0.05), else `unclear`; a trend turns with alpha where it "
+        "is clear and the clear opposite at another alpha; *Paper* is the direction after "
+        "online RL. Metrics follow arXiv 2509.21044."
     )
     return "\n".join([*lines, "", note]) + "\n"
 
@@ -209,10 +213,11 @@ def _table_lines(study: StudyResult) -> Iterable[tuple]:
                 found.wilcoxon_p, found.sign_p, found.effect_size, found.samples,
                 trend(found), metric.paper, *published, cell.variant, cell.identical_texts,
                 *(None if split is None else split.parts[part].value for part in parts),
+                "yes" if turns_at(cell, study.cells, metric) else "no",
             )  # fmt: skip
 
 
-def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list[str]:
+def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison, turns: bool) -> list[str]:
     published = cell.published.get(metric.key)
     change, low, high = (percent(share) for share in (found.relative, *found.relative_interval))
     sides = [
@@ -229,7 +234,7 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
         metric.short,
         *sides,
         f"{change} % [{low}, {high}]",
-        trend(found),
+        trend(found) + (", turns with alpha" if turns else ""),
         metric.paper or "",
         "" if published is None else f"{number(published[0])} → {number(published[1])}",
     ]

@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 
 from eap_jax.graph import reader_names, writer_names
 from experiments.report import published
+from experiments.report.alpha_words import turns_at
 from experiments.report.edge_data import edge_data
 from experiments.report.examples import examples
 from experiments.report.figure_style import png, svg
@@ -78,7 +79,7 @@ def render(
         study=study,
         several=several,
         verdicts=verdicts(study),
-        table=[_row(cell) for cell in study.cells],
+        table=[_row(cell, study.cells) for cell in study.cells],
         rises=_rises(study) if several else [],
         statistics=_statistics(study),
         intervals_in_words=IN_WORDS,
@@ -122,8 +123,8 @@ def data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
 
 
-def _row(cell: CellResult) -> dict[str, Any]:
-    """One line of table 1."""
+def _row(cell: CellResult, cells: Sequence[CellResult]) -> dict[str, Any]:
+    """One line of table 1, of all the study's cells."""
     found = []
     for metric in TABLE_METRICS:
         comparison = cell.comparisons.get(metric.key)
@@ -131,6 +132,7 @@ def _row(cell: CellResult) -> dict[str, Any]:
             None if comparison is None else {
                 "found": comparison,
                 "agreement": status(cell, metric),
+                "turns": turns_at(cell, cells, metric),
                 "median": median_text(cell, metric.key),
                 "published": cell.published.get(metric.key),
             }

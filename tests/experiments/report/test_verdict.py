@@ -87,8 +87,8 @@ def test_each_finding_names_direction_size_and_interval():
 
 
 def test_several_cells_are_counted_and_the_majority_decides():
-    cells = [cell_of(PAPER, alpha=0.1), cell_of(PAPER, alpha=0.3),
-             cell_of((-0.2, 0.0, 0.0, 0.1, 0.2), alpha=0.5)]  # fmt: skip
+    cells = [cell_of(PAPER, dataset="gsm8k"), cell_of(PAPER, dataset="math"),
+             cell_of((-0.2, 0.0, 0.0, 0.1, 0.2), dataset="college_math")]  # fmt: skip
     found = verdict_of(cells).findings
     assert found[0].status == "as in the paper"
     assert found[0].text == "rises in 2, falls in 1 of 3 comparisons; +6.7 % on average"
@@ -100,6 +100,35 @@ def test_several_cells_are_counted_and_the_majority_decides():
     assert halves.headline == (
         "No: after GRPO, none of the paper's 3 signs of online RL show in most comparisons."
     )
+
+
+TURNED = (0.2, 0.0, 0.53, 0.1, 0.2)  # the third sign rises, against a fall of 40 % in PAPER
+
+
+def test_a_sign_that_turns_with_alpha_is_in_the_headline_and_counts_for_nothing():
+    verdict = verdict_of([cell_of(TURNED, alpha=0.1), cell_of(PAPER, alpha=0.3)])
+    assert verdict.headline == (
+        "Partly: after GRPO, 1 of the paper's 3 signs of online RL shows in most comparisons. "
+        "Distribution kurtosis rises by 53 % at alpha 0.1 and falls by 40 % at alpha 0.3."
+    )
+    assert [finding.status for finding in verdict.findings[:3]] == [
+        "as in the paper", "mixed", "turns with alpha",
+    ]  # fmt: skip
+    assert verdict.findings[0].text == "rises by 20 % at alpha 0.1 and by 20 % at alpha 0.3"
+    assert verdict.findings[1].text == (
+        "does not clearly change at alpha 0.1 (+0 %) and rises by 30 % at alpha 0.3"
+    )
+    only = [cell_of((0, 0, change, 0, 0), alpha=alpha) for alpha, change in ((0.1, 1), (0.3, -1))]
+    assert verdict_of(only).headline.startswith(
+        "Cannot tell: after GRPO, none of the paper's 3 signs of online RL stands at every alpha, "
+        "and 1 of them depends on alpha. Distribution kurtosis rises by 100 % at alpha 0.1"
+    )
+
+
+def test_cells_of_other_questions_are_no_ladder_of_alphas():
+    cells = [cell_of(TURNED, alpha=0.1, dataset="math"), cell_of(PAPER, alpha=0.3)]
+    assert verdict_of(cells).findings[2].status == "mixed"
+    assert "alpha" not in verdict_of(cells).headline
 
 
 def test_undefined_changes_and_missing_intervals_are_said_in_words():
