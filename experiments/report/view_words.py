@@ -19,7 +19,7 @@ from experiments.statistics.concentration import (
 from experiments.statistics.metrics import Metric
 from experiments.statistics.views import VIEW_WORDS, VIEWS, View, support
 
-_VIEW_LABELS: Mapping[str, str] = {
+VIEW_LABELS: Mapping[str, str] = {
     "published": "scores, as published",
     "per_loss": "divided by the question's loss",
     "per_gradient": "divided by the gradient at the last stream",
@@ -62,7 +62,7 @@ def view_lines(cells: Sequence[CellResult], metric: Metric) -> tuple[ViewLine, .
             change = f"{percent(float(np.mean([view.relative for view in found])))} % on average"
             counts = Counter(view.trend for view in found)
             seen = ", ".join(f"{trend} in {count}" for trend, count in counts.most_common())
-        lines.append(ViewLine(view=_VIEW_LABELS[name], values=values, change=change, trend=seen))
+        lines.append(ViewLine(view=VIEW_LABELS[name], values=values, change=change, trend=seen))
     return tuple(lines) if len(lines) > 1 else ()
 
 
