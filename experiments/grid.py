@@ -58,12 +58,12 @@ class Outcome:
         hold ends the pair, whose other tasks are as large."""
         try:
             yield
-        except _PairEnds:
+        except PairEnds:
             raise
         except Exception as error:
             if is_out_of_memory(error):
                 self.failures.append((name, str(end_of(error))))
-                raise _PairEnds from None
+                raise PairEnds from None
             # A full disk meets one of several processes alone; the others would wait for it.
             alone = isinstance(error, OSError) and jax.process_count() > 1
             if alone or not isinstance(error, InputError | CheckpointError | OSError):
@@ -71,7 +71,7 @@ class Outcome:
             self.failures.append((name, str(error)))
 
 
-class _PairEnds(Exception):  # noqa: N818
+class PairEnds(Exception):  # noqa: N818
     """No further task of this pair is begun; why stands among the failures."""
 
 
@@ -84,7 +84,7 @@ def run_grid(studies: list[Study], say: Say = print) -> Outcome:
     """
     outcome = Outcome()
     for study in studies:
-        with contextlib.suppress(_PairEnds), outcome.guard(study.pair.key):
+        with contextlib.suppress(PairEnds), outcome.guard(study.pair.key):
             _run_pair(open_study(study, say), outcome, say)
     return outcome
 
@@ -130,7 +130,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     def lock(*names: str) -> Callable[[Cell], FileLock]:
         return lambda cell: _lock(study, cell.group, *names)
 
-    with contextlib.suppress(_PairEnds):  # what is finished is still reported
+    with contextlib.suppress(PairEnds):  # what is finished is still reported
         _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
         place = {dataset: number for number, dataset in enumerate(study.datasets)}
         cells.sort(key=lambda cell: (place[cell.dataset], study.rules.index(cell.rule)))

@@ -13,6 +13,7 @@ import numpy as np
 
 from eap_jax.graph import num_layers_of
 from experiments.scoring.selection import Step
+from experiments.statistics.against_control import AgainstControl
 from experiments.statistics.bootstrap import Interval
 from experiments.statistics.compare import Comparison
 from experiments.statistics.concentration import Concentration
@@ -195,6 +196,7 @@ class StudyResult:
       health: checks of the run.
       accuracies: of the models, where answers were graded.
       sensitivities: of the metrics to free choices, where measured.
+      against_control: arms against the control, where a sweep has one.
 
     Raises:
       ValueError: there is no cell, or a cell's pair is not described.
@@ -209,6 +211,7 @@ class StudyResult:
     health: Sequence[HealthFigure] = ()
     accuracies: Sequence[Accuracy] = ()
     sensitivities: Sequence[Sensitivity] = ()
+    against_control: Sequence[AgainstControl] = ()
 
     def __post_init__(self):
         if not self.cells:
