@@ -8,16 +8,19 @@ Axes: m samples, W writers, R readers, D width of the stream.
 """
 
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import jax
 import numpy as np
 from tqdm import tqdm
 
-from eap_jax.batching import PaddedBatch, Text, in_order, put_rows
+from converters.stored import StoredWeights
+from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches, put_rows
 from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
 from eap_jax.sharding import place_batch
+from eap_jax.streamed_circuit import circuit_losses_streamed, mean_writes_streamed
 from experiments import store
 from experiments.fidelity.choice import ALWAYS, operations
 from experiments.fidelity.rankings import circuits_of
@@ -99,25 +102,22 @@ def chosen_rows(samples: int, most: int, seed: int) -> list[int]:
     return sorted(np.random.default_rng(seed).permutation(samples)[:most].tolist())
 
 
-def _batches(opened: OpenStudy, side: Side, texts: list[Text]) -> list[PaddedBatch]:
-    study = opened.study
-    placed = opened.placed(side, weight_dtype(study.numerics))
-    return fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=()).batches
-
-
 def _mean_writes(opened: OpenStudy, side: Side, texts: list[Text]) -> np.ndarray:
     """[W, D] float32: what each writer writes on average over all the cell's samples."""
-    checkpoint, batches = opened.load(side), _batches(opened, side, texts)
-    means = [
-        jax.device_get(
-            mean_writes(
-                checkpoint.params,
-                place_batch(padded.batch, opened.mesh),
-                config=checkpoint.config,
+    batches, config = _batches(opened, side, texts), opened.configs[side]
+    if opened.study.stream_bytes is not None:
+        with _stored(opened, side) as weights:
+            means = mean_writes_streamed(
+                weights, [padded.batch for padded in batches], config=config
             )
-        )
-        for padded in batches
-    ]
+    else:
+        params = opened.load(side).params
+        means = [
+            jax.device_get(
+                mean_writes(params, place_batch(padded.batch, opened.mesh), config=config)
+            )
+            for padded in batches
+        ]
     return in_order(batches, means).mean(axis=0)
 
 
@@ -129,7 +129,7 @@ def _losses(
     means_WD: np.ndarray,
 ) -> dict[str, dict[bytes, np.ndarray]]:
     """By ablation and circuit the loss of every text [m], nats a token."""
-    checkpoint, batches = opened.load(side), _batches(opened, side, texts)
+    batches = _batches(opened, side, texts)
     found = {
         name: {kept_WR.tobytes(): np.empty(len(texts), np.float32) for kept_WR in circuits}
         for name in ABLATIONS
@@ -139,15 +139,43 @@ def _losses(
     passes = len(batches) * len(ABLATIONS) * len(circuits)
     with tqdm(total=passes, desc=f"{side}: circuits", unit="circuit") as progress:
         for padded, name in itertools.product(batches, ABLATIONS):
-            batch = place_batch(padded.batch, opened.mesh)
-            for kept_WR in circuits:
-                kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-                losses_BJ = jax.device_get(
-                    circuit_losses(
-                        checkpoint.params, batch, kept_BWR, instead[name], config=checkpoint.config
-                    )
-                )
+            losses = _batch_losses(opened, side, padded, circuits, instead[name])
+            for kept_WR, losses_BJ in zip(circuits, losses, strict=True):
                 losses_B = (losses_BJ * padded.batch.weights_BJ).sum(axis=1)
                 put_rows(found[name][kept_WR.tobytes()], padded, losses_B)
                 progress.update()
     return found
+
+
+def _batch_losses(
+    opened: OpenStudy,
+    side: Side,
+    padded: PaddedBatch,
+    circuits: list[np.ndarray],
+    instead_WD: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Losses [B, J] of each circuit, in memory or streamed as the study says."""
+    config = opened.configs[side]
+    if opened.study.stream_bytes is not None:
+        with _stored(opened, side) as weights:
+            yield from circuit_losses_streamed(
+                weights, padded.batch, circuits, instead_WD,
+                config=config, most_kept=opened.study.stream_bytes,
+            )  # fmt: skip
+        return
+    params, batch = opened.load(side).params, place_batch(padded.batch, opened.mesh)
+    for kept_WR in circuits:
+        kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
+        yield jax.device_get(circuit_losses(params, batch, kept_BWR, instead_WD, config=config))
+
+
+def _batches(opened: OpenStudy, side: Side, texts: list[Text]) -> list[PaddedBatch]:
+    study = opened.study
+    if study.stream_bytes is not None:
+        return pad_into_batches(texts, batch_tokens=study.batch_tokens)
+    placed = opened.placed(side, weight_dtype(study.numerics))
+    return fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=()).batches
+
+
+def _stored(opened: OpenStudy, side: Side) -> StoredWeights:
+    return StoredWeights(opened.checkpoints[side], dtype=weight_dtype(opened.study.numerics))
