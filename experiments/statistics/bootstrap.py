@@ -16,6 +16,11 @@ of freedom; a difference of two log-normals of sigma 1.5; one of them):
     this one      95.4 97.2 71.9    96.2 97.6 75.5    96.0 98.6 85.0    95.4 98.0 89.2
     Student's t   95.9 97.6 73.0    96.0 97.5 75.7    95.2 96.7 77.9    95.0 96.2 85.2
 
+400 studies each of four shapes, that t; that difference; a normal of which 5 % are 20 times as wide; and
+a difference of two log-normals, one 1.3 times the other: 12 questions 96 97 99 94, 20 questions 96 98
+98 96, 30 questions 96 98 98 97, 100 questions 95 99 100 96, and no end beyond the questions' range.
+So it errs to the wide side where outliers are rare and far.
+
 Student's t covers the true output-edge entropy in 30 % of 100 studies of 12 questions and in 56 %
 of 30, this one in 85 % and 93 % (a sample's entropy lies too low, a resample's lower still);
 percentile and BCa intervals in 71 to 93 % of studies of 30 and 100. One log-normal is too skewed for

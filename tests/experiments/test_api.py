@@ -7,7 +7,9 @@ import scipy.stats
 import toys
 import xarray as xr
 
+from eap_jax.ablation import cut_losses
 from eap_jax.attribution import attribute
+from eap_jax.batching import Text, pad_into_batches
 from eap_jax.graph import edge_mask, num_edges, reader_names, writer_names
 from experiments.api import compare, load
 from experiments.errors import InputError
@@ -166,6 +168,22 @@ def test_a_circuit_of_all_edges_is_the_model_and_of_none_reads_nothing(model, sc
             )
             expected = float(torch_eap.loss_of(peer, text, kept=set())[0])
             assert float(empty[sample]) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("side", ["base", "rl"])
+def test_scores_are_the_effect_of_one_percent_of_a_write(side, ten_texts):
+    """FIDELITY.md has the curve from 0.1 to 100 %, by a float64 program."""
+    model = load(f"tiny_grpo:{side}")
+    texts = [Text(tokens=(*prompt, *answer[:-1]), targets=answer) for prompt, answer in ten_texts]
+    (padded,) = pad_into_batches(texts, batch_tokens=4096)
+    places = [(int(w), int(r)) for w, r in np.argwhere(edge_mask(model.config.num_layers))]
+    found = cut_losses(
+        model.checkpoint.params, padded.batch, places, config=model.config, share=0.01
+    )
+    effects_BE = found.effects(padded.batch.weights_BJ) / 0.01
+    scores_nWR = model.attribute(ten_texts).score.values[list(padded.indices)]
+    scores_BE = scores_nWR[:, *np.transpose(places)]
+    assert scipy.stats.pearsonr(scores_BE.ravel(), effects_BE[:10].ravel()).statistic >= 0.99
 
 
 def test_a_circuit_by_the_mean_reads_the_mean_writes_of_its_texts(model, tokens, torch):
