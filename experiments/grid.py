@@ -105,9 +105,6 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     if exact and (reason := why_not()) is not None:
         exact = False
         say(f"{pair}: no edge is cut exactly: {reason}")
-    circuits = exact and study.stream_bytes is None
-    if exact and not circuits:
-        say(f"{pair}: no circuit is run: the weights are streamed")
 
     def score(side: Side, group: list[Cell]) -> None:
         with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
@@ -142,7 +139,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                 functools.partial(score, side),
             )
         # The last side first: its weights are in memory still.
-        for side in reversed(SIDES) if circuits else ():
+        for side in reversed(SIDES) if exact else ():
             _share(scored_cells(), lock("circuits"), functools.partial(run_circuits, side))
     scored = scored_cells()
     if scored and jax.process_index() == 0:

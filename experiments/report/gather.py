@@ -153,6 +153,7 @@ def _cell(
         faithfulness=_faithfulness(directory),
         published=known,
         variant=rule.variant,
+        estimator=manifest.get("estimator", "eap"),
         decode=decode,
         fidelity=store.restored(store.read_json(fidelity)) if fidelity.exists() else {},
         effects={

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eap_jax.attribution import Estimator, not_measurable
 from eap_jax.graph import num_layers_of
 from experiments.scoring.selection import Step
 from experiments.statistics.against_control import AgainstControl
@@ -32,6 +33,7 @@ class CellResult:
       pair: key of the pair.
       dataset: name of the question set.
       alpha: counted share of the mean answer length.
+      estimator: what made the scores.
       variant: other settings of the selection that are not the published ones, as text.
       base_nWR, rl_nWR: scores [n, W, 4L+1], float, finite; same question at the same place.
       rows: the n selected rows in that order: question, idx, gt and
@@ -78,6 +80,7 @@ class CellResult:
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
     variant: str = ""
+    estimator: Estimator = "eap"
     effects: Mapping[str, Effects] = dataclasses.field(default_factory=dict)
     fidelity: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     views: Sequence[View] = ()
@@ -121,6 +124,11 @@ class CellResult:
     def num_layers(self) -> int:
         """L."""
         return num_layers_of(*self.base_nWR.shape[1:])
+
+    @property
+    def not_measurable(self) -> tuple[tuple[int, int], ...]:
+        """Edges (writer, reader) whose scores of 0 say nothing, see `attribution.not_measurable`."""
+        return not_measurable(self.estimator, self.num_layers)
 
     @property
     def num_samples(self) -> int:

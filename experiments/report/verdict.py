@@ -224,25 +224,35 @@ def _headline(method: str, findings: Sequence[Finding], cells: Sequence[CellResu
         )
     count = f"{shown or 'none'} of the paper's {total} signs of online RL"
     count += " shows " if shown == 1 else " show "
-    count += "in most comparisons" if len(cells) > 1 else "here"
+    several = len(cells) > 1
+    count += "in most comparisons" if several else "here"
+    if against and against < total:
+        count += f", and {against} {'shows' if against == 1 else 'show'} the opposite"
+    known = "post-training" if method == "not stated" else method
+    doubtful = {
+        "the view": sum(finding.status in _BY_SUPPORT.values() for finding in signs),
+        "alpha": sum(finding.status == "turns with alpha" for finding in signs),
+    }
+    if not (shown or against or any(doubtful.values())):
+        where = " in most comparisons" if several else ""
+        return (
+            f"Cannot tell: after {known}, none of the paper's {total} signs of online RL clearly "
+            f"shows{where}, nor does its opposite."
+        )
     online = is_online(method)
     if online is None:
-        known = "post-training" if method == "not stated" else method
         return f"After {known}, {count}."
     if online:
         if shown == total:
             return (
-                f"Yes: after {method} the model's inner circuits work more strongly and more "
-                "diversely, as the paper reports for online RL."
+                f"Yes: after {method} the loss is more sensitive to the edges, their strengths are "
+                "more varied, and fewer of them stand far above the rest, as the paper reports for "
+                "online RL."
             )
         if shown:
             return f"Partly: after {method}, {count}."
         if against == total:
-            return f"No: after {method} the circuits change the opposite way to the paper's."
-        doubtful = {
-            "the view": sum(finding.status in _BY_SUPPORT.values() for finding in signs),
-            "alpha": sum(finding.status == "turns with alpha" for finding in signs),
-        }
+            return f"No: after {method}, all {total} signs show the opposite of the paper's."
         if any(doubtful.values()):
             stands = " and ".join(_STANDS[what] for what, found in doubtful.items() if found)
             them = sum(doubtful.values())
