@@ -39,7 +39,7 @@ class OpenStudy:
 
     Attributes:
       study: the settings.
-      checkpoints: local directory of each side.
+      checkpoints: local directory or GGUF file of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
       answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
