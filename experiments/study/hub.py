@@ -29,23 +29,26 @@ def local_checkpoint(
     """
     path = Path(name)
     if path.is_dir() or is_gguf(path):
-        return path
+        return _checked(path, label)
     repository, file = _repository(name, label, advice)
     # Imported here: it takes half a second, and local checkpoints do not need it.
     import huggingface_hub
 
     try:
-        if file is not None:
-            return Path(huggingface_hub.hf_hub_download(**repository, filename=file))
         # The one call of the client that asks once: others wait and ask again, for 48 s in all.
         found = huggingface_hub.model_info(**repository, timeout=_PATIENCE)
-        files = {Path(file.rfilename).suffix for file in found.siblings or ()}
-        weights = _WEIGHTS[0] if ".safetensors" in files else _WEIGHTS[1]
+        files = [Path(sibling.rfilename) for sibling in found.siblings or ()]
+        if file is not None:
+            if Path(file) not in files:
+                raise _NotThereError(files)
+            return Path(huggingface_hub.hf_hub_download(**repository, filename=file))
+        suffixes = {file.suffix for file in files}
+        weights = _WEIGHTS[0] if ".safetensors" in suffixes else _WEIGHTS[1]
         wanted = [*_ALWAYS, weights]
         return Path(huggingface_hub.snapshot_download(**repository, allow_patterns=wanted))
     # The Hub's client raises its own errors, httpx's and OSError, and promises no common base.
     except Exception as error:
-        cached = _cached(repository) if file is None else None
+        cached = _cached(repository, file)
         if cached is not None:
             return cached
         reason = _reason(error, **repository)
@@ -58,6 +61,8 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repo_id}"
+    if isinstance(error, _NotThereError):
+        return f"{page} has none of that name, but {error}"
     if isinstance(error, errors.GatedRepoError):
         return (
             f"the repository is gated: accept its licence on {page}, then set HF_TOKEN to a token of "
@@ -97,7 +102,7 @@ def config_folder(name: str, *, label: str = "checkpoint") -> Path:
       InputError: neither a directory nor a Hub id, or the Hub cannot be reached.
     """
     if Path(name).is_dir() or is_gguf(name):
-        return Path(name)
+        return _checked(Path(name), label)
     repository, file = _repository(name, label, "pass a local directory")
     if file is not None:
         raise InputError(
@@ -129,10 +134,38 @@ def _repository(name: str, label: str, advice: str) -> tuple[dict[str, str | Non
     return {"repo_id": owner_and_name, "revision": revision or None}, file
 
 
-def _cached(repository: dict[str, str | None]) -> Path | None:
+class _NotThereError(Exception):
+    """A repository lacks the GGUF file that was asked for; says which ones it has."""
+
+    def __init__(self, files: list[Path]):
+        named = sorted(str(file) for file in files if file.suffix.lower() == ".gguf")
+        super().__init__(", ".join(named[:3]) or "no GGUF file at all")
+
+
+def _checked(path: Path, label: str) -> Path:
+    """A local checkpoint, unless it is a folder that only holds GGUF files."""
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if files:
+            raise InputError(
+                f"{label} {path}: expected a folder with config.json, found GGUF files; pass one of "
+                f"them, such as {files[0]}"
+            )
+    return path
+
+
+def _cached(repository: dict[str, str | None], file: str | None) -> Path | None:
     """An earlier download, for work without network."""
     import huggingface_hub
 
+    if file is not None:
+        try:
+            found = huggingface_hub.hf_hub_download(
+                **repository, filename=file, local_files_only=True
+            )
+        except (OSError, ValueError):
+            return None
+        return Path(found)
     for weights in _WEIGHTS:
         try:
             found = Path(
