@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from converters.errors import CheckpointError
+from converters.gguf_config import config_of
+from converters.gguf_file import is_gguf, read_header
 from converters.hf_rope import parse_rope
 from eap_jax.config import ModelConfig
 
@@ -72,12 +74,14 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(directory: str | Path) -> ModelConfig:
-    """The model of a checkpoint directory.
+    """The model of a checkpoint's directory or GGUF file.
 
     Raises:
       CheckpointError: config.json is missing or broken, or holds a key or a value that the model
         cannot honour; the message names it.
     """
+    if is_gguf(directory):
+        return parse_config(config_of(read_header(directory)), str(directory))
     path = Path(directory) / "config.json"
     return parse_config(read_json(path), str(path))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from converters.errors import CheckpointError
-from converters.hf_weights import assemble
+from converters.pieces import assemble
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import axis_sizes, block_axes, end_axes
 

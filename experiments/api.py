@@ -56,8 +56,8 @@ def load(name: str | Path, dtype: str = "float32") -> "Model":
     """A model by its name.
 
     Args:
-      name: a directory (Hugging Face or converted), a Hub id `owner/name` or
-        `owner/name@revision`, or a side of a registered pair such as `tiny_grpo:rl`.
+      name: a directory or .gguf file, a Hub id `owner/name`, `owner/name@revision` or
+        `owner/name/file.gguf`, or a side of a registered pair such as `tiny_grpo:rl`.
       dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
 
     Raises:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from converters.errors import CheckpointError
+from converters.gguf_file import is_gguf
 from converters.hf_config import read_config, read_json
 from converters.load import checkpoint_dtype
 from eap_jax.attribution import HEAD_LOGITS
@@ -131,6 +132,8 @@ def shape_of(study: Study, side: Side) -> Shape:
         return Shape(config=known, dtype=REGISTERED_DTYPE, origin="as registered")
     folder = config_folder(name, label=f"{side} checkpoint")
     config = read_config(folder)
+    if is_gguf(folder):
+        return Shape(config=config, dtype=checkpoint_dtype(folder), origin=str(folder))
     try:
         dtype = checkpoint_dtype(folder)
     except CheckpointError:  # the weights are not here; a silent config.json means float32

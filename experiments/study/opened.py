@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from converters.gguf_file import is_gguf
 from converters.hf_config import read_config
 from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
 from converters.sameness import same_model
@@ -41,7 +42,7 @@ class OpenStudy:
 
     Attributes:
       study: the settings.
-      checkpoints: local directory of each side.
+      checkpoints: local directory or GGUF file of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
       answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
@@ -185,7 +186,7 @@ def _check_different(opened: OpenStudy) -> None:
     found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
     found += "the two models are identical, and nothing is measured"
     differing = [name for name in _TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
-    if differing:
+    if differing and not (is_gguf(base) or is_gguf(rl)):  # whose tokenizer lies inside
         found += f"; only tokenizer files differ ({', '.join(differing)})"
     raise InputError(f"{found}; give the checkpoints before and after post-training")
 
