@@ -131,8 +131,8 @@ def test_a_streamed_plan_counts_the_longest_texts():
 
 def readme_line(pair: str, mesh: str) -> str:
     """A line of README's table: rows x tokens and GB a card, as the plan has them on an H100."""
-    study, shape = study_of(pair, mesh, "float32"), Shape(config=SHAPES[pair], dtype="bfloat16", origin="")
-    found = forecast(study, shape, card_of("h100").usable_bytes)
+    shape = Shape(config=SHAPES[pair], dtype="bfloat16", origin="")
+    found = forecast(study_of(pair, mesh, "float32"), shape, card_of("h100").usable_bytes)
     answers, *scores = found.answers, found.usual, found.longest
     parts = [
         f"{answers.entering} x {answers.width}: {answers.prefill.total / 1e9:.1f}",
