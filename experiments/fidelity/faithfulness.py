@@ -19,14 +19,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
 from eap_jax.batching import Text, put_rows
 from eap_jax.circuit import circuit_losses
 from eap_jax.graph import connected, edge_mask, num_edges, num_layers_of, strongest_edges
-from eap_jax.sharding import place_batch
+from eap_jax.sharding import gathered, place_batch
 from experiments import store
 from experiments.scoring.cells import Cell, counted_texts, results_path
 from experiments.scoring.memory import fitting_batches
@@ -185,7 +184,7 @@ def _losses(
             batch = place_batch(padded.batch, opened.mesh)
             for kept_WR, losses_m in zip(circuits, found, strict=True):
                 kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-                losses_BJ = jax.device_get(
+                losses_BJ = gathered(
                     circuit_losses(checkpoint.params, batch, kept_BWR, config=checkpoint.config)
                 )
                 put_rows(losses_m, padded, (losses_BJ * padded.batch.weights_BJ).sum(axis=1))
