@@ -28,7 +28,9 @@ from experiments.report import report
 from experiments.report.formats import health_text
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
+from experiments.scoring.crossed import say_texts, score_crossed
 from experiments.statistics import cell_metrics
+from experiments.statistics.model_text import measure_model_text
 from experiments.study.opened import OpenStudy, Say, open_study
 from experiments.study.pairs import SIDES, Side
 from experiments.study.settings import Study
@@ -109,7 +111,10 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
 
     def score(side: Side, group: list[Cell]) -> None:
         with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
+            if side == SIDES[0]:
+                say_texts(group, say)
             score_cells(opened, group, side)
+            score_crossed(opened, group, side)
             if exact:
                 choose(opened, group, say if side == SIDES[0] else _unsaid)
                 cut_cells(opened, group, side)
@@ -144,6 +149,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         with _lock(study, "report"):
             for cell in scored:
                 sides = cell_metrics.measure_cell(opened, cell)["sides"]
+                measure_model_text(opened, cell)
                 say(f"{cell.name}: {_health_line(sides, study.estimator)}")
                 if (fidelity := measure_fidelity(opened, cell)) is not None:
                     say(f"{cell.name}: {fidelity_line(fidelity)}")

@@ -32,6 +32,7 @@ TABLE_COLUMNS = (
     "relative", "relative_low", "relative_high",
     "wilcoxon_p", "sign_p", "effect_size", "samples",
     "trend", "paper", "published_base", "published_rl", "selection",
+    "identical_texts", "model_part", "text_part", "interaction",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "writer", "reader", "base", "rl", "difference", "difference_low", "difference_high",
@@ -198,13 +199,16 @@ def _table_lines(study: StudyResult) -> Iterable[tuple]:
     for cell in study.cells:
         for metric, found in cell.measured:
             published = cell.published.get(metric.key, (None, None))
+            split = cell.model_text.get(metric.key)
+            parts = ("model", "text", "interaction")
             yield (
                 cell.pair, cell.dataset, cell.alpha, metric.key,
                 found.base, *found.base_interval, found.rl, *found.rl_interval,
                 found.difference, *found.difference_interval,
                 found.relative, *found.relative_interval,
                 found.wilcoxon_p, found.sign_p, found.effect_size, found.samples,
-                trend(found), metric.paper, *published, cell.variant,
+                trend(found), metric.paper, *published, cell.variant, cell.identical_texts,
+                *(None if split is None else split.parts[part].value for part in parts),
             )  # fmt: skip
 
 

@@ -22,6 +22,7 @@ from experiments.report.examples import examples
 from experiments.report.figure_style import png, svg
 from experiments.report.figures import CELL_FIGURES, FIGURE_KINDS, cell_figures, figure_file
 from experiments.report.formats import number, percent
+from experiments.report.model_text_words import PART_LABELS, split_lines, texts_sentences
 from experiments.report.results import Accuracy, CellResult, StudyResult, comparisons_of
 from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
 from experiments.report.verdict import status, verdicts
@@ -98,12 +99,19 @@ def render(
             for cell in study.cells[:DRAWN_CELLS]
         ],
         figure_kinds=FIGURE_KINDS,
+        texts={pair.key: texts_sentences(_of(study, pair.key)) for pair in study.pairs},
+        splits={pair.key: split_lines(_of(study, pair.key)) for pair in study.pairs},
+        part_labels=PART_LABELS,
         files=_files(folders),
         circuits=[cell for cell in study.cells if cell.faithfulness],
         edges=_script_json({"cells": edge_data(study.cells), "names": _names(study)}),
         style=(_TEMPLATES / "report.css").read_text(encoding="utf-8"),
         script=(_TEMPLATES / "report.js").read_text(encoding="utf-8"),
     )
+
+
+def _of(study: StudyResult, pair: str) -> list[CellResult]:
+    return [cell for cell in study.cells if cell.pair == pair]
 
 
 def data_uri(figure: Figure) -> str:

@@ -17,6 +17,7 @@ from experiments.statistics.bootstrap import Interval
 from experiments.statistics.compare import Comparison
 from experiments.statistics.concentration import Concentration
 from experiments.statistics.metrics import METRICS, Metric
+from experiments.statistics.model_text import Split
 from experiments.statistics.sensitivity import Sensitivity
 from experiments.statistics.views import View
 from experiments.store import Effects
@@ -49,6 +50,10 @@ class CellResult:
       views: every metric in every view, see `statistics.views`.
       median_ratios: median over questions of rl / base, by metric key.
       where_loss_is: by side, see `statistics.concentration`; both empty where not measured.
+      identical_texts: share of the questions in which both models have one counted text, or None
+        where that was not saved.
+      model_text: by metric key and `LOSS`, the change split into model and text; empty where all
+        texts are the same or were not scored crosswise.
 
     Raises:
       ValueError: shapes do not fit together, or a score is not finite.
@@ -77,6 +82,8 @@ class CellResult:
     views: Sequence[View] = ()
     median_ratios: Mapping[str, float] = dataclasses.field(default_factory=dict)
     where_loss_is: Mapping[str, Concentration] = dataclasses.field(default_factory=dict)
+    identical_texts: float | None = None
+    model_text: Mapping[str, Split] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         shape = self.base_nWR.shape

@@ -17,6 +17,7 @@ from eap_jax.graph import num_edges
 from experiments.fidelity.faithfulness import exported_circuit
 from experiments.report import exports
 from experiments.statistics.metrics import METRICS
+from experiments.statistics.model_text import Effect, Split
 
 
 def eap_ig_names(num_layers: int, num_heads: int) -> tuple[list[str], set[str]]:
@@ -186,6 +187,23 @@ def test_table_csv_gives_back_every_number_exactly():
             assert interval == getattr(found, f"{name}_interval")
     assert lines[0]["published_base"] == "0.0011"
     assert lines[-1]["published_base"] == ""
+
+
+def test_table_csv_has_the_parts_of_model_and_text_where_they_were_split():
+    key = "distribution_kurtosis"
+    values = {"change": 3.0, "model": 1 / 3, "text": 8 / 3, "interaction": -0.5}
+    parts = {
+        name: Effect(value=value, interval=(value, value), trend="rises")
+        for name, value in values.items()
+    }
+    split = {key: Split(values={"base_on_base": 1.0}, parts=parts)}
+    cell = dataclasses.replace(toy_cell(), identical_texts=0.7, model_text=split)
+    for line in csv.DictReader(io.StringIO(exports.table_csv(toy_study([cell])))):
+        assert line["identical_texts"] == "0.7"
+        found = [line[name] for name in ("model_part", "text_part", "interaction")]
+        assert found == (
+            ["", "", ""] if line["metric"] != key else [str(1 / 3), str(8 / 3), "-0.5"]
+        )
 
 
 def test_tables_call_a_change_clear_only_where_its_interval_excludes_zero():
