@@ -145,7 +145,9 @@ def _cut_batches(
                 ),
             )
         return
-    batches = pad_into_batches(texts, batch_tokens=study.batch_tokens, cuts=cuts)
+    batches = pad_into_batches(
+        texts, batch_tokens=study.batch_tokens, cuts=cuts, longest=config.longest_text
+    )
     with StoredWeights(opened.checkpoints[side], dtype=weight_dtype(study.numerics)) as weights:
         for padded in batches:
             yield (

@@ -5,6 +5,8 @@ import dataclasses
 import jax
 
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
+from eap_jax.config import ModelConfig
+from experiments.errors import InputError
 from experiments.study.cards import usable_on
 from experiments.study.footprint import Placed, Scored, attribution_needs
 from experiments.study.plan import choices, head_logits, room_for
@@ -59,6 +61,7 @@ def fitting_batches(
             batch_tokens=tokens,
             multiple=ways,
             cuts=cuts,
+            longest=model.config.longest_text,
             most_padding=most_padding(model.mesh.local_devices[0]),
         )
         found = Fitting(
@@ -84,6 +87,26 @@ def fitting_batches(
         if max(attribution_needs(model, size).total for size in sizes) <= room_for(usable):
             break
     return found
+
+
+def check_length(text: Text, config: ModelConfig, place: str) -> None:
+    """A text can share a batch with others.
+
+    Args:
+      text: what the model reads.
+      config: the model.
+      place: what to call the text in a message.
+
+    Raises:
+      InputError: it is longer than `config.longest_text`.
+    """
+    longest = config.longest_text
+    if longest is not None and len(text.tokens) > longest:
+        raise InputError(
+            f"{place}: expected at most {longest} tokens, beyond which this model's rotary "
+            f"frequencies depend on a text's length, found {len(text.tokens)}; leave it out, or "
+            "count fewer answer tokens (--alpha)"
+        )
 
 
 def most_padding(device: jax.Device) -> float:
