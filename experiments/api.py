@@ -19,6 +19,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -28,8 +29,8 @@ from tqdm import tqdm
 from converters.load import Checkpoint, load_checkpoint
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import Estimator
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches
-from eap_jax.circuit import circuit_losses
+from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches
+from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
 from eap_jax.generation import generate as generate_tokens
@@ -141,12 +142,9 @@ class Model:
         return label_matrices("score", found.scores_nWR, found.losses_n, facts)
 
     def ablate(
-        self,
-        texts: Iterable[tuple[Tokens, Tokens]],
-        edges: Iterable[Edge] | None = None,
-        *,
+        self, texts: Iterable[tuple[Tokens, Tokens]], edges: Iterable[Edge] | None = None, *,
         batch_tokens: int = 4096,
-    ) -> xr.Dataset:
+    ) -> xr.Dataset:  # fmt: skip
         """What cutting each edge really does: the loss without it, minus the loss.
 
         Each edge is cut on its own, by a forward pass in which its reader reads the stream without
@@ -190,17 +188,16 @@ class Model:
         return label_matrices("effect", effects_nWR, losses_n, self._facts)
 
     def circuit(
-        self,
-        texts: Iterable[tuple[Tokens, Tokens]],
-        edges: Iterable[Edge],
-        *,
-        batch_tokens: int = 4096,
-    ) -> xr.DataArray:
+        self, texts: Iterable[tuple[Tokens, Tokens]], edges: Iterable[Edge], *,
+        ablation: Literal["zero", "mean"] = "zero", batch_tokens: int = 4096,
+    ) -> xr.DataArray:  # fmt: skip
         """The loss when only these edges are kept and every other one is cut.
 
         Args:
           texts: (prompt, answer) pairs.
           edges: as in `ablate`.
+          ablation: what the reader of a cut edge gets: `zero`, nothing; `mean`, the writer's mean
+            write over these texts and their tokens, see `eap_jax.circuit`.
           batch_tokens: most tokens that go through the model at once.
 
         Returns:
@@ -208,17 +205,24 @@ class Model:
 
         Raises:
           InputError: as `ablate`.
+          ValueError: the ablation is another.
         """
+        if ablation not in ("zero", "mean"):
+            raise ValueError(f"ablation: expected zero or mean, found {ablation!r}")
         prepared = self._prepared(texts)
         kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
         for place in self._places(edges):
             kept_WR[place] = True
         losses_n = np.empty(len(prepared), np.float32)
-        for padded in self._batches(prepared, batch_tokens):
+        params, config = self.checkpoint.params, self.config
+        batches = self._batches(prepared, batch_tokens)
+        means_WD = None
+        if ablation == "mean":
+            means = [mean_writes(params, padded.batch, config=config) for padded in batches]
+            means_WD = in_order(batches, means).mean(axis=0)
+        for padded in batches:
             kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-            losses_BJ = circuit_losses(
-                self.checkpoint.params, padded.batch, kept_BWR, config=self.config
-            )
+            losses_BJ = circuit_losses(params, padded.batch, kept_BWR, means_WD, config=config)
             _put(losses_n, padded, losses_BJ)
         return label_losses(losses_n)
 
@@ -233,13 +237,8 @@ class Model:
     ) -> list[str]:
         """The model's answers as text, without special tokens.
 
-        Args:
-          prompts: texts or lists of token ids.
-          max_new_tokens, temperature, top_p: see `eap_jax.generation.Sampling`; 0 is greedy.
-          seed: of sampling.
-
-        Raises:
-          InputError: as `attribute`.
+        Prompts are texts or lists of token ids; `max_new_tokens`, `temperature` (0 is greedy) and
+        `top_p` see `eap_jax.generation.Sampling`; `seed` is that of sampling. Raises as `attribute`.
         """
         tokens = [self._tokens(prompt, "prompt", i) for i, prompt in enumerate(prompts)]
         if not tokens:

@@ -1,8 +1,11 @@
-r"""The form of an answer: one spelling of LaTeX, and its parts: items, unit, percent sign, words."""
+r"""The form of an answer: one spelling of LaTeX, and its parts: items, names, choices, words."""
 
 import dataclasses
 import re
 from decimal import Decimal, InvalidOperation
+
+from experiments.grading.plain_formula import in_latex, without_braces
+from experiments.grading.units import FUNCTIONS
 
 _SIGNS = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
@@ -46,11 +49,6 @@ _NAME = re.compile(
     r"(?:\\text\{[^{}]*\}|\\?[A-Za-z]+(?: [A-Za-z]+)*)(?:'|_\{?\w+\}?|\^\{-1\})*"
     r"(?:\([A-Za-z\\, ]*\))?|\\frac\{d\w*\}\{d\w*\}"
 )
-_FUNCTIONS = [
-    *("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt"),
-    *("arcsin", "arccos", "arctan", "arccot", "sinh", "cosh", "tanh", "det", "dim"),
-    *("pi", "mod", "min", "max", "infty", "dx", "dy", "dt"),
-]
 
 
 def canonical(text: str) -> str:
@@ -61,6 +59,8 @@ def canonical(text: str) -> str:
     text = re.sub(_TEXT + r"\{", r"\\text{", _SIZES.sub("", text))
     text = _AND_OR.sub(", ", text) if not _is_prose(text) else text
     text = _SPACES.sub(" ", text)
+    text = without_braces(text)
+    text = text if _is_prose(text) else in_latex(text)
     text = re.sub(r"\\text\{\s*\}", "", text)
     text = re.sub(r"\^\{\s*\\circ\s*\}", r"^\\circ", text)
     text = re.sub(r"\^\s*(-?\d{2,})", r"^{\1}", text)
@@ -193,64 +193,27 @@ def assignment(text: str) -> tuple[str, str]:
     # \log_6(216) = 3 is its value.
     if "\\" in name and not _VARIABLE.search(re.sub(r"\\[A-Za-z]+", "", name)):
         return "", values[-1]
-    if not _NAME.fullmatch(name):
+    if not _NAME.fullmatch(name) and not _is_quantity(name):
         return "", text
     return re.sub(r"\s", "", name), values[-1]
 
 
-def split_percent(text: str) -> tuple[str, bool]:
-    """(text without its percent sign, whether it had one)."""
-    bare = re.sub(r"\s*(?:%|\\text\{\s*(?:%|percent)\s*\}|percent)$", "", text)
-    return (bare, True) if bare and bare != text else (text, False)
+def _is_quantity(name: str) -> bool:
+    r"""Whether a left side names one thing by capital letters: |AB|, \frac{NO}{BO}, S_{ABC} : S."""
+    letters = re.sub(r"\\[A-Za-z]+|_\{?\w+\}?", " ", name)
+    return bool(re.search(r"[A-Z]", letters)) and not re.search(r"[a-z]", letters)
 
 
-_UNITS = {
-    "cm": "centimeter centimetre", "mm": "millimeter millimetre", "m": "meter metre",
-    "km": "kilometer kilometre", "in": "inch inche", "ft": "foot feet", "yd": "yard", "mi": "mile",
-    "g": "gram", "kg": "kilogram", "mg": "milligram", "lb": "pound", "oz": "ounce",
-    "s": "second sec", "min": "minute", "h": "hour hr", "d": "day", "wk": "week", "yr": "year",
-    "l": "liter litre", "ml": "milliliter millilitre", "gal": "gallon", "degree": "deg circ",
-    "degc": "circc", "degf": "circf", "km/h": "kmh kmph kph", "mi/h": "mph", "m/s": "", "rad": "radian",
-    "dollar": "usd", "cent": "", "am": "", "pm": "", "unit": "", "n": "newton", "j": "joule",
-}  # fmt: skip
-_UNIT = {alias: unit for unit, aliases in _UNITS.items() for alias in [unit, *aliases.split()]}
-_POWER = r"(?:\s*\^\s*\{?\d\}?)?"
-_UNIT_TAIL = re.compile(
-    rf"(?<=[\d}})\w.])\s*(?P<unit>\^\s*\\circ\s*(?:\\text\{{)?\s*[CF]?\}}?|"
-    rf"(?:(?:\\text\{{[^{{}}]*\}}{_POWER}|/|\\cdot|\s)+)|"
-    rf"(?:\s|(?<=\d))(?:[A-Za-z]{{2,}}|(?<=\s)[a-zA-Z](?=\s|\^|/|$)){_POWER}"
-    rf"(?:\s*/\s*[A-Za-z]+{_POWER}|\s+[A-Za-z.]+{_POWER})*)$"
+_CHOICE = re.compile(
+    r"(?:\\text\{\s*)?(?:\(([A-J])\)\s*\}?[.:]?|([A-J])\s*[.):])\s*(?:\\text\{\s*\})?(?=\S)(.+)",
+    re.DOTALL,
 )
 
 
-def split_unit(text: str) -> tuple[str, str]:
-    """(text without its unit, the unit in one spelling, or an empty string)."""
-    found = _UNIT_TAIL.search(text)
-    if not found or not found.group("unit").strip() or not text[: found.start()].strip(" ({"):
-        return text, ""
-    raw = re.sub(r"\\text|[\\{}^.]|cdot", " ", found.group("unit")).casefold()
-    if any(name in _FUNCTIONS for name in raw.split()):
-        return text, ""
-    letters = re.fullmatch(r"\s*[a-z]\s*", raw) and "\\text" not in found.group("unit")
-    if letters and raw.strip() not in _UNIT:
-        return text, ""
-    return text[: found.start()].strip(), _unit(raw)
-
-
-def _unit(raw: str) -> str:
-    """`square centimeters` and `cm 2` -> `cm2`; words that are no unit say nothing."""
-    power = {"square": "2", "sq": "2", "cubic": "3", "cu": "3"}
-    tail = "".join(power.get(word, "") for word in raw.split())
-    names = []
-    for word in re.findall(r"[a-z]+|\d|/", raw.replace("per", "/")):
-        name = (
-            _UNIT.get(word)
-            or _UNIT.get(word.removesuffix("s"))
-            or (word if not word.isalpha() else "")
-        )
-        names.append(name)
-    name = "".join(names) + tail
-    return _UNIT.get(name, name)
+def split_choice(text: str) -> tuple[str, str]:
+    """(letter, text) of a choice such as `(C) 42` or `C. 42`; the letter is empty for other texts."""
+    found = _CHOICE.fullmatch(text)
+    return (found.group(1) or found.group(2), found.group(3)) if found else ("", text)
 
 
 def _is_prose(text: str) -> bool:
@@ -259,7 +222,7 @@ def _is_prose(text: str) -> bool:
     plain = re.sub(r"\\(?:begin|end)\{[a-z]+\*?\}(?:\{[a-z|]+\})?", " ", plain)
     plain = re.sub(r"\\[A-Za-z]+|[_^]\{?\w+\}?", " ", plain)
     found = re.findall(r"[A-Za-z]{2,}", plain)
-    found = [word for word in found if word.casefold() not in ("and", "or", *_FUNCTIONS)]
+    found = [word for word in found if word.casefold() not in ("and", "or", *FUNCTIONS)]
     # "No. Consider", "radius: 5, centre: ...", "local min. (0, 0)"
     if _OPENING.match(text) or "@" in text:
         return True

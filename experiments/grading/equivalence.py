@@ -8,6 +8,7 @@ What counts as the same, and what does not:
 * several values, bare or in braces, in any order; in parentheses in the given order; brackets of
   intervals count; bare values also match parentheses in the same order;
 * x = 5 is 5, but not y = 5; x \in [0, 1) is [0, 1) and 0 \le x < 1;
+* the letter of a choice, alone or before its text; |AB| = 1 is 1, as x = 1 is;
 * words, times, ratios and bases are compared as text; a missing base is like a missing unit.
 
 As a program it answers questions of `experiments.grading.grade`, one JSON object a line.
@@ -34,11 +35,11 @@ from experiments.grading.answer_form import (
     join_thousands,
     plain_number,
     plus_minus,
-    split_percent,
-    split_unit,
+    split_choice,
     union,
     words,
 )
+from experiments.grading.units import split_percent, split_unit
 
 # It logs a traceback for every expression that it cannot read.
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
@@ -46,6 +47,7 @@ logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 _MEMORY_BYTES = 4 * 2**30
 _EXACT = 1e-12
 _SIX_DIGITS = 2e-6
+_NOISE = Decimal("1e-100")
 _ORDERED = {("(", ")"), ("[", "]"), ("(", "]"), ("[", ")")}
 
 # math-verify's own removal of units takes letters too (5t would be 5), so it is off.
@@ -69,7 +71,10 @@ def same_meaning(reference: str, answer: str) -> bool:
     joined = join_thousands(reference), join_thousands(answer)
     if joined != (reference, answer) and _same(*joined):
         return True
-    return _same(reference, answer)
+    if _same(reference, answer):
+        return True
+    letter, text = split_choice(answer)
+    return bool(letter) and (_same(reference, letter) or _same(reference, text))
 
 
 def _same(reference: str, answer: str) -> bool:
@@ -201,6 +206,9 @@ def _same_by_math_verify(reference: str, answer: str) -> bool:
     expected, found = _with_own_symbols(expected), _with_own_symbols(found)
     values = [_numeric(side) for side in (expected, found)]
     if None not in values:
+        exact = expected.doit(), found.doit()
+        if all(isinstance(side, sympy.Rational) for side in exact):
+            return bool(exact[0] == exact[1])
         return _close(values, [side.has(sympy.Float) for side in (expected, found)])
     if isinstance(expected, sympy.Eq) and isinstance(found, sympy.Eq):
         sides = [side.lhs - side.rhs for side in (expected, found)]
@@ -239,13 +247,14 @@ def _numeric(side) -> tuple[sympy.Expr, sympy.Expr] | None:
 
 
 def _close(values, decimal: list[bool]) -> bool:
-    """math-verify compares with an absolute tolerance, under which all small numbers are equal."""
+    """math-verify compares with an absolute tolerance, under which all small numbers are equal.
+
+    Terms that cancel leave noise beyond the 100 digits that sympy tries; that is zero.
+    """
     (real, imaginary), (other_real, other_imaginary) = values
     size = max(map(abs, (real, imaginary, other_real, other_imaginary)))
     distance = max(abs(real - other_real), abs(imaginary - other_imaginary))
-    return bool(
-        distance <= size * (_SIX_DIGITS if any(decimal) else _EXACT) or size < Decimal("1e-25")
-    )
+    return bool(distance <= size * (_SIX_DIGITS if any(decimal) else _EXACT) or size < _NOISE)
 
 
 def main() -> None:

@@ -17,7 +17,7 @@ import threading
 
 from experiments import child_python
 from experiments.grading.answer_form import join_thousands, plain_number
-from experiments.grading.extraction import extract_answer
+from experiments.grading.extraction import candidates
 
 _SECONDS = 5
 
@@ -44,10 +44,11 @@ def grade(response: str, reference: str, *, seconds: float = _SECONDS) -> Verdic
     Raises:
       RuntimeError: the process that compares formulas does not start.
     """
-    answer = extract_answer(response)
-    if answer is None:
-        return Verdict(correct=False, extracted=None)
-    return Verdict(correct=_equivalent(answer, reference.strip(), seconds), extracted=answer)
+    answers = candidates(response)
+    for answer in answers:
+        if _equivalent(answer, reference.strip(), seconds):
+            return Verdict(correct=True, extracted=answer)
+    return Verdict(correct=False, extracted=answers[0] if answers else None)
 
 
 # Post-training grades the same few short answers over and over.

@@ -1,7 +1,8 @@
 """The numbers of a study as files for other programs: tables, edge lists and EAP-IG graphs.
 
 table.md, table.csv     every cell's metrics with intervals, verdicts and published values
-edges.csv               every edge of a cell: base, rl, difference and its 95 % interval
+edges.csv               every edge of a cell: base, rl, difference and its 95 % interval, and whether
+                        its score can measure what cutting it does
 graph_{base,rl}.json    what EAP-IG's `Graph.from_json` reads
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
-from experiments.fidelity.faithfulness import EXPORTED_EDGES, exported_circuit
+from eap_jax.attribution import Estimator, not_measurable
+from eap_jax.graph import edge_mask, edge_name, num_layers_of, reader_names, writer_names
+from experiments.fidelity.rankings import EXPORTED_EDGES, exported_circuit
+from experiments.report.alpha_words import turns_at
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, StudyResult
 from experiments.statistics.bootstrap import IN_WORDS
@@ -32,9 +35,12 @@ TABLE_COLUMNS = (
     "relative", "relative_low", "relative_high",
     "wilcoxon_p", "sign_p", "effect_size", "samples",
     "trend", "paper", "published_base", "published_rl", "selection",
+    "identical_texts", "model_part", "text_part", "interaction",
+    "turns_with_alpha",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "writer", "reader", "base", "rl", "difference", "difference_low", "difference_high",
+    "measurable",
 )  # fmt: skip
 MARKDOWN_COLUMNS = (
     "Pair", "Dataset", "alpha", "Metric", "Base", "RL", "Change", "Here", "Paper", "Published",
@@ -53,12 +59,14 @@ def table_markdown(study: StudyResult) -> str:
     lines = ["| " + " | ".join(MARKDOWN_COLUMNS) + " |", "|" + " --- |" * len(MARKDOWN_COLUMNS)]
     for cell in study.cells:
         for metric, comparison in cell.measured:
-            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
+            turns = turns_at(cell, study.cells, metric)
+            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison, turns)) + " |")
     note = (
         f"Brackets hold {IN_WORDS}. "
         "*Here* is `rises` or `falls` where the interval of the difference excludes zero and the "
-        "signed-rank test agrees (p < 0.05), else `unclear`; *Paper* is the direction "
-        "after online RL. Metrics follow arXiv 2509.21044."
+        "signed-rank test agrees (p < 0.05), else `unclear`; a trend turns with alpha where it "
+        "is clear and the clear opposite at another alpha; *Paper* is the direction after "
+        "online RL. Metrics follow arXiv 2509.21044."
     )
     return "\n".join([*lines, "", note]) + "\n"
 
@@ -147,7 +155,7 @@ def write_edges(
     cell: CellResult,
     directory: Path,
     models: Mapping[str, Mapping[str, Any]],
-    estimator: str = "eap",
+    estimator: Estimator = "eap",
 ) -> tuple[Path, ...]:
     """Write a cell's edges.csv, graph_base.json and graph_rl.json; returns their paths.
 
@@ -166,7 +174,14 @@ def write_edges(
             scores_WR,
             models[side]["d_model"],
             models[side]["num_heads"],
-            about={"estimator": estimator, "faithfulness": _faithful(cell, side)},
+            about={
+                "estimator": estimator,
+                "not_measurable": [
+                    edge_name(*place, cell.num_layers)
+                    for place in not_measurable(estimator, cell.num_layers)
+                ],
+                "faithfulness": _faithful(cell, side),
+            },
         )
         write_text(path, json.dumps(graph) + "\n")
         written.append(path)
@@ -178,11 +193,21 @@ def _faithful(cell: CellResult, side: str) -> dict[str, Any] | str:
     if not cell.faithfulness:
         return "not measured"
     found = cell.faithfulness[side]
+    by_mean = {"mean": found["mean"]} if "mean" in found else {}
+    return {
+        "meaning": "recovered = (loss - empty_loss) / (full_loss - empty_loss), other edges cut; 1 is "
+        "the whole model, 0 none of it. By the mean, a cut edge brings its writer's mean write over "
+        "the samples and their tokens",
+        **_recovered(found, "zero"),
+        **{name: _recovered(figures, name) for name, figures in by_mean.items()},
+    }
+
+
+def _recovered(found: Mapping[str, Any], ablation: str) -> dict[str, Any]:
+    """What one ablation says of the exported circuit and of the ranking that it is from."""
     low, high = (end if math.isfinite(end) else None for end in found["exported"]["interval"])
     return {
-        "meaning": "recovered = (loss - empty_loss) / (full_loss - empty_loss), other edges cut to "
-        "zero; 1 is the whole model, 0 none of it",
-        "ablation": "zero",
+        "ablation": ablation,
         "samples": found["samples"],
         "full_loss": found["full_loss"],
         "empty_loss": found["empty_loss"],
@@ -198,17 +223,21 @@ def _table_lines(study: StudyResult) -> Iterable[tuple]:
     for cell in study.cells:
         for metric, found in cell.measured:
             published = cell.published.get(metric.key, (None, None))
+            split = cell.model_text.get(metric.key)
+            parts = ("model", "text", "interaction")
             yield (
                 cell.pair, cell.dataset, cell.alpha, metric.key,
                 found.base, *found.base_interval, found.rl, *found.rl_interval,
                 found.difference, *found.difference_interval,
                 found.relative, *found.relative_interval,
                 found.wilcoxon_p, found.sign_p, found.effect_size, found.samples,
-                trend(found), metric.paper, *published, cell.variant,
+                trend(found), metric.paper, *published, cell.variant, cell.identical_texts,
+                *(None if split is None else split.parts[part].value for part in parts),
+                "yes" if turns_at(cell, study.cells, metric) else "no",
             )  # fmt: skip
 
 
-def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list[str]:
+def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison, turns: bool) -> list[str]:
     published = cell.published.get(metric.key)
     change, low, high = (percent(share) for share in (found.relative, *found.relative_interval))
     sides = [
@@ -225,7 +254,7 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
         metric.short,
         *sides,
         f"{change} % [{low}, {high}]",
-        trend(found),
+        trend(found) + (", turns with alpha" if turns else ""),
         metric.paper or "",
         "" if published is None else f"{number(published[0])} → {number(published[1])}",
     ]
@@ -234,12 +263,21 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
 def _edge_lines(cell: CellResult) -> Iterable[tuple]:
     base_WR, rl_WR = cell.base_WR, cell.rl_WR
     writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
+    hidden = set(cell.not_measurable)
     for w, r in np.argwhere(edge_mask(cell.num_layers)):
         interval = (None, None)
         if cell.edge_low_WR is not None:
             interval = (float(cell.edge_low_WR[w, r]), float(cell.edge_high_WR[w, r]))
         base, rl = float(base_WR[w, r]), float(rl_WR[w, r])
-        yield (writers[w], readers[r], base, rl, rl - base, *interval)
+        yield (
+            writers[w],
+            readers[r],
+            base,
+            rl,
+            rl - base,
+            *interval,
+            "no" if (w, r) in hidden else "yes",
+        )
 
 
 def _csv(columns: tuple[str, ...], lines: Iterable[tuple]) -> str:

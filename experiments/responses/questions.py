@@ -21,7 +21,7 @@ from pathlib import Path
 
 from experiments.arithmetic.problems import draw_problems
 from experiments.errors import InputError
-from experiments.grading.extraction import extract_boxed
+from experiments.grading.boxes import extract_boxed
 from experiments.jsonl import read_objects
 
 DATASETS = ("gsm8k", "math", "college_math", "arithmetic")

@@ -126,6 +126,7 @@ def scores_of(
     cells: list[Cell],
     side: Side,
     *,
+    texts: list[Text] | None = None,
     objective: Objective = self_entropy,
     doing: str = "attribute",
 ) -> list[Scores]:
@@ -133,13 +134,14 @@ def scores_of(
 
     Args:
       opened, cells, side: see `score_cells`.
+      texts: others that this side's model reads instead, with the cells' cuts.
       objective: what is differentiated.
       doing: what the progress bar says.
 
     Returns:
       one `Scores` a cell.
     """
-    texts, study = counted_texts(cells, side), opened.study
+    texts, study = counted_texts(cells, side) if texts is None else texts, opened.study
     common = {
         "cuts": tuple(cell.selection.cut for cell in cells),
         "numerics": study.numerics,

@@ -7,6 +7,7 @@ reads and writes the files of store.py and is skipped where its file exists, so 
 continues where it stopped, and any stage can be replaced by another program's file.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import jax
 
 from converters.hf_config import read_config
 from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
+from converters.sameness import same_model
 from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
@@ -113,7 +115,8 @@ def open_study(study: Study, say: Say) -> OpenStudy:
       say: receives one line for each fact that a user should see.
 
     Raises:
-      InputError, CheckpointError: a model is missing, is not supported, or does not fit the other.
+      InputError, CheckpointError: a model is missing, is not supported, does not fit the other, or is
+        the other.
     """
     use_numerics(study.numerics)
     names = {"base": study.pair.base, "rl": study.pair.rl}
@@ -146,6 +149,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         mesh=mesh,
     )
     check_same("checkpoints", json.dumps(opened.hashes))
+    _check_different(opened)
     layers = configs["base"].num_layers
     if note := idle_accelerator():
         say(note)
@@ -158,3 +162,38 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
         say(f"precision: answers as the checkpoints ({own}), scores {weight_dtype(study.numerics)}")
     return opened
+
+
+# Files that decide how a checkpoint's prompts and texts become tokens.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+def _check_different(opened: OpenStudy) -> None:
+    """A model compared with itself would give a report of nothing, or of another prompt's effects.
+
+    Raises:
+      InputError: both sides are one model.
+    """
+    base, rl = (opened.checkpoints[side] for side in SIDES)
+    if opened.hashes["base"] != opened.hashes["rl"] and not same_model(base, rl):
+        return
+    pair = opened.study.pair
+    which = pair.rl if pair.base == pair.rl else f"{pair.base} and {pair.rl}"
+    found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
+    found += "the two models are identical, and nothing is measured"
+    differing = [name for name in _TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
+    if differing:
+        found += f"; only tokenizer files differ ({', '.join(differing)})"
+    raise InputError(f"{found}; give the checkpoints before and after post-training")
+
+
+def _same_contents(one: Path, other: Path) -> bool:
+    """Whether two files hold the same, JSON by its meaning, or neither is there."""
+    given = [path.read_bytes() if path.is_file() else None for path in (one, other)]
+    if None not in given and one.suffix == ".json":
+        with contextlib.suppress(ValueError):  # what is no JSON is compared as it is
+            given = [json.loads(data) for data in given]
+    return given[0] == given[1]

@@ -157,6 +157,14 @@ def test_rope_scaling_reads_the_same_in_every_spelling(kind_key, kind, numbers, 
         assert config.rope_scaling == expected
 
 
+def test_rotary_settings_without_a_kind_are_transformers_default(tmp_path):
+    data = minimal("llama", rope_parameters={"rope_theta": 5e5})
+    theirs = transformers_config(data, tmp_path)
+    assert theirs.rope_parameters == {"rope_theta": 5e5, "rope_type": "default"}
+    config = parse_config(data)
+    assert (config.rope_theta, config.rope_scaling) == (5e5, None)
+
+
 @pytest.mark.parametrize("family", hf_folder.ARCHITECTURES)
 def test_keys_that_are_left_out_get_transformers_defaults(family, tmp_path):
     # Mistral's and Qwen2's default of 8 and 32 key/value heads needs as many query heads.
@@ -288,12 +296,26 @@ def test_a_family_without_kinds_of_layers_has_one_window_or_none(family, windows
         ),
         (
             "llama",
+            {"rope_theta": 5e5, "rope_parameters": {"rope_theta": 1e4, "rope_type": "default"}},
+            ["500000.0", "10000.0", "contradict"],
+        ),
+        (
+            "llama",
             {
                 "rope_scaling": {"type": "linear", "factor": 2.0},
                 "rope_parameters": {"rope_type": "linear", "factor": 4.0},
             },
             ["contradict"],
         ),
+        (
+            "llama",
+            {
+                "rope_scaling": {"type": "linear", "factor": 2.0},
+                "rope_parameters": {"rope_type": "default"},
+            },
+            ["contradict"],
+        ),
+        ("llama", {"rope_scaling": {"type": "linear", "factor": True}}, ["factor", "True"]),
         ("llama", {"rope_theta": "10000"}, ["rope_theta", "'10000'"]),
         ("llama", {"rope_theta": -1.0}, ["rope_theta", "-1.0"]),
         ("llama", {"rms_norm_eps": None}, ["norm_eps", "None"]),

@@ -9,6 +9,7 @@ import time
 import pytest
 
 from experiments.grading import grade as grading
+from experiments.grading.extraction import extract_answer
 from experiments.grading.grade import grade
 
 # (answer, reference) that a reader calls the same.
@@ -100,6 +101,12 @@ WRONG = [
     ("6:45", "6:30"), ("6:30 a.m.", r"6:30\text{ p.m.}"), ("2:1", "1:2"), ("1101_3", "1101_2"),
     ("13", "1101_2"),
     ("", "5"), ("5", r"\text{five}"),
+    # Five digits of a decimal are too few; two fractions are never close enough.
+    ("0.33333", r"\frac13"), (r"\frac{10000001}{30000000}", r"\frac13"),
+    # More digits than a float has.
+    ("9007199254740993", "9007199254740992"), ("0.10000000000000000001", "0.1"),
+    (r"9007199254740993\text{ cm}", "9007199254740992 cm"), ("x = 9007199254740993", "9007199254740992"),
+    ("(1, 9007199254740993)", "(1, 9007199254740992)"), ("1e400", "1e401"),
 ]  # fmt: skip
 
 
@@ -128,6 +135,7 @@ RESPONSES = [
     (r"\boxed {7}", "7", "7"),
     (r"First \boxed{3}. No, the sum is \boxed{4}.", "4", "4"),
     (r"Hence $x = \boxed{3}$ or $x = \boxed{4}$.", "3, 4", "4, 3"),
+    (r"Hence $x = \boxed{3}$ or $x = \boxed{3}$.", "3", "3"),
     (r"\boxed{\boxed{5}}", "5", "5"),
     (r"\boxed{12} and then \boxed{3", "12", "12"),
     (r"\boxed{9} Put your final answer within \boxed{}.", "9", "9"),
@@ -137,6 +145,7 @@ RESPONSES = [
     ("#### $18", "$18", "18"),
     ("#### Step 1: Add\n2 + 2 = 4.\nThe answer is 4.", "4", "4"),
     ("The answer is 42.", "42", "42"),
+    ("The answer is 5.\nNo: 5 * 7 = 35, so the answer is 35.", "35", "35"),
     ("The final answer is: $\\frac{3}{4}$.", r"\frac{3}{4}", "0.75"),
     ("**Answer:** 17", "17", "17"),
     ("The answer is -3.5 because 7 / -2 is.", "-3.5", "-3.5"),
@@ -217,9 +226,9 @@ GARBAGE = [
 @pytest.mark.parametrize("part", GARBAGE)
 def test_extraction_takes_linear_time_on_endless_responses(part):
     start = time.monotonic()
-    grading.extract_answer(part * (_LONG // len(part)))
-    grading.extract_answer("#### 5" + part * (_LONG // len(part)) + "x")
-    grading.extract_answer("The answer is" + part * (_LONG // len(part)) + "x")
+    extract_answer(part * (_LONG // len(part)))
+    extract_answer("#### 5" + part * (_LONG // len(part)) + "x")
+    extract_answer("The answer is" + part * (_LONG // len(part)) + "x")
     assert time.monotonic() - start < 5
 
 

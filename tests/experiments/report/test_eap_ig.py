@@ -12,7 +12,7 @@ import toys
 from toy_study import toy_cell
 
 from eap_jax.circuit import circuit_losses
-from experiments.fidelity.faithfulness import exported_circuit
+from experiments.fidelity.rankings import exported_circuit
 from experiments.report import exports
 
 TOYS = ("multi-head", "grouped, q/k/v biases, theta 1e6")

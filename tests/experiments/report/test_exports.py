@@ -14,9 +14,10 @@ from toy_study import made_faithfulness, toy_cell, toy_study
 
 from eap_jax.circuit import circuit_losses
 from eap_jax.graph import num_edges
-from experiments.fidelity.faithfulness import exported_circuit
+from experiments.fidelity.rankings import exported_circuit
 from experiments.report import exports
 from experiments.statistics.metrics import METRICS
+from experiments.statistics.model_text import Effect, Split
 
 
 def eap_ig_names(num_layers: int, num_heads: int) -> tuple[list[str], set[str]]:
@@ -101,12 +102,15 @@ def test_a_graph_says_how_its_edges_were_ranked_and_how_faithful_its_circuit_is(
         about = json.loads(path.read_text())["about"]
         assert about["ranked_by"] == "absolute value of the mean score"
         assert about["estimator"] == "eap"
+        assert about["not_measurable"] == ["input -> a0<q>", "input -> a0<k>", "input -> a0<v>"]
         said, exported = about["faithfulness"], found[side]["exported"]
         assert said["recovered"] == exported["recovered"]
         assert said["circuit_loss"] == exported["loss"]
         assert said["recovered_interval"] == list(exported["interval"])
         assert said["full_loss"] == found[side]["full_loss"]
         assert said["cpr_of_the_ranking"] == found[side]["cpr"]
+        assert (said["ablation"], said["mean"]["ablation"]) == ("zero", "mean")
+        assert said["mean"]["circuit_loss"] == found[side]["mean"]["exported"]["loss"]
 
 
 def test_eap_ig_graph_puts_each_score_on_the_edge_of_its_row_and_column():
@@ -161,7 +165,7 @@ def test_edges_csv_holds_every_edge_once_with_its_means_and_interval():
         base = np.mean([matrix[w, r] for matrix in cell.base_nWR.astype(np.float64)])
         rl = np.mean([matrix[w, r] for matrix in cell.rl_nWR.astype(np.float64)])
         expected = (base, rl, rl - base, cell.edge_low_WR[w, r], cell.edge_high_WR[w, r])
-        found = [float(line[name]) for name in exports.EDGE_COLUMNS[2:]]
+        found = [float(line[name]) for name in exports.EDGE_COLUMNS[2:-1]]
         np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
@@ -186,6 +190,23 @@ def test_table_csv_gives_back_every_number_exactly():
             assert interval == getattr(found, f"{name}_interval")
     assert lines[0]["published_base"] == "0.0011"
     assert lines[-1]["published_base"] == ""
+
+
+def test_table_csv_has_the_parts_of_model_and_text_where_they_were_split():
+    key = "distribution_kurtosis"
+    values = {"change": 3.0, "model": 1 / 3, "text": 8 / 3, "interaction": -0.5}
+    parts = {
+        name: Effect(value=value, interval=(value, value), trend="rises")
+        for name, value in values.items()
+    }
+    split = {key: Split(values={"base_on_base": 1.0}, parts=parts)}
+    cell = dataclasses.replace(toy_cell(), identical_texts=0.7, model_text=split)
+    for line in csv.DictReader(io.StringIO(exports.table_csv(toy_study([cell])))):
+        assert line["identical_texts"] == "0.7"
+        found = [line[name] for name in ("model_part", "text_part", "interaction")]
+        assert found == (
+            ["", "", ""] if line["metric"] != key else [str(1 / 3), str(8 / 3), "-0.5"]
+        )
 
 
 def test_tables_call_a_change_clear_only_where_its_interval_excludes_zero():
@@ -239,7 +260,7 @@ def test_written_files_hold_what_the_functions_return(tmp_path):
     models = {"base": {"d_model": 24, "num_heads": 4}, "rl": {"d_model": 24, "num_heads": 2}}
     edges, base, rl = exports.write_edges(cell, tmp_path, models, "branch")
     assert edges.read_text(encoding="utf-8") == exports.edges_csv(cell)
-    about = {"estimator": "branch", "faithfulness": "not measured"}
+    about = {"estimator": "branch", "not_measurable": [], "faithfulness": "not measured"}
     for path, scores_nWR, heads in ((base, cell.base_nWR, 4), (rl, cell.rl_nWR, 2)):
         mean_WR = scores_nWR.mean(axis=0, dtype=np.float64)
         expected = exports.eap_ig_graph(mean_WR, 24, heads, about=about)

@@ -9,9 +9,11 @@ import pytest
 from saved_study import PAIR, save_answers, save_study
 from toy_study import scores
 
+from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
 from experiments.report.gather import gather
+from experiments.statistics.metrics import METRICS
 from experiments.study.rule import Rule
 
 BASE_nWR, RL_nWR = scores(2, 10, seed=1), scores(2, 10, seed=2, gain=1.5)
@@ -199,3 +201,19 @@ def test_a_missing_or_broken_file_is_named(directory, file, damage, said):
         gather([directory])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_model_and_text_are_read_where_they_were_split(directory):
+    cell = directory / "math" / "cut0.3"
+    without = gather([directory]).cells[0]
+    assert without.identical_texts == 0.0, "the made-up texts of both models are drawn apart"
+    assert without.model_text == {}
+    part = {"value": 0.5, "interval": [None, 1.0], "trend": "unclear"}
+    fields = {"values": {"base_on_base": 1.0}, "parts": {"model": part}}
+    found = {"metrics": {METRICS[0].key: fields, "a later metric": fields}, "losses": fields}
+    store.write_json(cell / "model_text.json", {"identical_texts": 0.0} | found)
+    split = gather([directory]).cells[0].model_text
+    assert set(split) == {METRICS[0].key, "loss"}
+    effect = split["loss"].parts["model"]
+    assert (effect.value, effect.interval[1], effect.trend) == (0.5, 1.0, "unclear")
+    assert np.isnan(effect.interval[0])

@@ -5,9 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from tokenizers.processors import TemplateProcessing
 
 from experiments.errors import InputError
-from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.responses.questions import Question
+from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
+from experiments.study.pairs import CHAT
 
 START = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints" / "tiny_start"
 
@@ -67,3 +70,25 @@ def test_broken_settings_are_named(tmp_path, text, said):
     (tmp_path / "generation_config.json").write_text(text)
     with pytest.raises(InputError, match=said):
         stop_tokens(tmp_path)
+
+
+def test_a_template_that_begins_with_what_the_tokenizer_adds_has_it_once():
+    """As Llama's: both the template and the tokenizer put the first token there."""
+    tokenizer = load_tokenizer(START)
+    first = (tokenizer.eos_token, tokenizer.eos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{first[0]} $A", special_tokens=[first]
+    )
+    tokenizer.chat_template = (
+        "{{ eos_token }}{% for m in messages %}Question: {{ m.content }}\n{% endfor %}"
+        "{% if add_generation_prompt %}Answer:{% endif %}"
+    )
+    asked = Question(idx=0, question="How many books?", answer="1", solution="")
+    found = encode_prompt(tokenizer, CHAT, asked)
+    theirs = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "How many books?"}], add_generation_prompt=True
+    )
+    assert found == theirs["input_ids"]
+    assert found.count(first[1]) == 1
+    bare = encode_prompt(tokenizer, "Question: {question}\nAnswer:", asked)
+    assert bare == found, "without a template the tokenizer adds it"

@@ -6,10 +6,14 @@ import math
 
 import pytest
 import toys
+from family_toys import family_folder
 from hf_folder import write_toy
 from saved_study import rows
 
+from converters.hf_config import read_config
 from eap_jax.attribution import attribute_prefixes
+from eap_jax.metrics import column_sum_residual
+from eap_jax.rope import RopeScaling
 from eap_jax.sharding import make_mesh
 from experiments.errors import InputError
 from experiments.scoring import cells
@@ -74,7 +78,10 @@ def test_a_cell_is_scored_with_the_studys_estimator_and_no_other_goes_on_with_it
 def test_health_leaves_out_what_a_model_reads_without_a_norm_and_says_so(tmp_path, torch):
     """OLMo 2: its MLP's columns do not add up to zero, all others do."""
     family_folder("olmo2", tmp_path / "model")
-    study = opened(tmp_path, estimator="eap")
+    config = read_config(tmp_path / "model")
+    study = dataclasses.replace(
+        opened(tmp_path, estimator="eap"), configs=dict.fromkeys(toys.SIDES, config)
+    )
     cell = cells.plan_cell(study, "math", RULE, rows(3), unsaid)
     cells.score_cells(study, [cell], "base")
     facts = json.loads((cell.directory / "losses_base.json").read_text())

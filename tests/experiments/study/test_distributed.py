@@ -16,6 +16,8 @@ from experiments.study import distributed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = REPOSITORY / "tests" / "golden"
+# Several processes cut no edges, so the run that they are held against need not either.
+UNCUT = ("--fidelity=off",)
 
 
 def free_port() -> int:
@@ -55,7 +57,7 @@ def run_two(folder: Path, *flags: str) -> list[str]:
 
 def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
     """Process 0's file holds some answers already; both processes generate the others, and score."""
-    flags = ("--num_questions=12", "--num_samples=4", "--max_new_tokens=24")
+    flags = ("--num_questions=12", "--num_samples=4", "--max_new_tokens=24", *UNCUT)
     done = processes.run("experiments.run", *flags, f"--workdir={tmp_path / 'one'}")
     assert done.code == 0, done
     whole = tmp_path / "one" / "tiny_grpo"
@@ -78,7 +80,7 @@ def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
 def test_two_processes_score_as_the_published_program_does(tmp_path):
     toy = GOLDEN / "checkpoints" / "toy_qwen"
     run_two(
-        tmp_path, "--pair=toy", "--num_samples=6", f"--base_checkpoint={toy}_base",
+        tmp_path, "--pair=toy", *UNCUT, "--num_samples=6", f"--base_checkpoint={toy}_base",
         f"--rl_checkpoint={toy}_rl", f"--responses={GOLDEN}/responses/qwen/math/all_correct.jsonl",
     )  # fmt: skip
     found = results(tmp_path / "work0")
