@@ -35,7 +35,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
 from eap_jax.generation import generate as generate_tokens
 from eap_jax.graph import edge_mask, num_edges, parse_edge
-from eap_jax.sharding import make_mesh
+from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
@@ -57,8 +57,8 @@ def load(name: str | Path, dtype: str = "float32") -> "Model":
     """A model by its name.
 
     Args:
-      name: a directory (Hugging Face or converted), a Hub id `owner/name` or
-        `owner/name@revision`, or a side of a registered pair such as `tiny_grpo:rl`.
+      name: a directory or .gguf file, a Hub id `owner/name`, `owner/name@revision` or
+        `owner/name/file.gguf`, or a side of a registered pair such as `tiny_grpo:rl`.
       dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
 
     Raises:
@@ -174,13 +174,10 @@ class Model:
         with progress:
             for padded in batches:
                 found = cut_losses(
-                    self.checkpoint.params,
-                    padded.batch,
-                    asked,
-                    config=self.config,
+                    self.checkpoint.params, padded.batch, asked, config=self.config,
                     rows=max(1, batch_tokens // padded.batch.tokens_BT.shape[1]),
                     progress=progress.update,
-                )
+                )  # fmt: skip
                 effects_BE = found.effects(padded.batch.weights_BJ)[: len(padded.indices)]
                 for place, (writer, reader) in enumerate(asked):
                     effects_nWR[list(padded.indices), writer, reader] = effects_BE[:, place]
@@ -223,7 +220,7 @@ class Model:
         for padded in batches:
             kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
             losses_BJ = circuit_losses(params, padded.batch, kept_BWR, means_WD, config=config)
-            _put(losses_n, padded, losses_BJ)
+            _put(losses_n, padded, gathered(losses_BJ))
         return label_losses(losses_n)
 
     def generate(
@@ -296,7 +293,7 @@ class Model:
             raise InputError(str(error)) from None
 
 
-def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ) -> None:
+def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ: np.ndarray) -> None:
     """Each text's weighted loss in its own place."""
-    losses_B = np.sum(np.asarray(losses_BJ) * padded.batch.weights_BJ, axis=1)
+    losses_B = np.sum(losses_BJ * padded.batch.weights_BJ, axis=1)
     losses_n[list(padded.indices)] = losses_B[: len(padded.indices)]

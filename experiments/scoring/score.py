@@ -6,23 +6,22 @@ import math
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from converters.load import Checkpoint
 from converters.stored import StoredWeights
 from eap_jax.attribution import Estimator, attribute_prefixes
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows, split_rows
+from eap_jax.batching import PaddedBatch, Text, put_rows, split_rows
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask, reader_kinds
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Objective, self_entropy
-from eap_jax.sharding import gathered, layout, place_batch
+from eap_jax.sharding import gathered, layout, make_mesh, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.out_of_memory import Halving
-from experiments.scoring.memory import fitting_batches
+from experiments.scoring.memory import fitting_batches, streamed_batches
 from experiments.study.footprint import Placed, activation_bytes, write_bytes
 from experiments.study.numerics import Numerics, reported_scores, weight_dtype
 
@@ -68,6 +67,7 @@ class _Collected:
         self.norms_An = [np.empty(count, np.float32) for _ in range(cuts)]
         self.parts_AnJ = [np.empty((count, targets), np.float32) for _ in range(cuts)]
         self.progress = tqdm(total=count, desc=description, unit="sample", delay=patience)
+        self._description = description
         self._begin, self._tokens = time.perf_counter(), 0
 
     def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
@@ -84,6 +84,11 @@ class _Collected:
         self.progress.update(len(padded.indices))
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
+
+    def warn(self, shortage: str | None) -> None:
+        """Say what the plan lacks: out of memory is an event, so the work goes on all the same."""
+        if shortage is not None:
+            self.progress.write(f"{self._description}: warning: {shortage}; the run goes on")
 
     def scores(self, numerics: Numerics, estimator: Estimator) -> list[Scores]:
         self.progress.close()
@@ -122,7 +127,8 @@ def score_texts(
       cuts: numbers of targets that count, one a result; they share the forward pass. Without any
         there is one result, in which every target counts.
       numerics: see numerics.py; the parameters already have its dtype.
-      batch_tokens: the most tokens that go through the model at once; fewer where more do not fit.
+      batch_tokens: the most tokens that go through the model at once; fewer where more do not fit,
+        and a line says so where even one text does not.
       mesh: devices.
       objective: what is differentiated, instead of the loss.
       estimator: see `eap_jax.attribution.attribute_prefixes`.
@@ -142,6 +148,7 @@ def score_texts(
         model, texts, batch_tokens=batch_tokens, cuts=cuts, branch=estimator == "branch"
     )
     collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
+    collected.warn(fitting.shortage)
     most = max(padded.batch.tokens_BT.size for padded in fitting.batches)
     together = Halving(most, f"tokens of {description}", collected.progress.write)
     work, ways = collections.deque(fitting.batches), mesh.shape["data"]
@@ -199,11 +206,18 @@ def score_streamed(
       see `score_texts`.
     """
     config = weights.config
-    batches = pad_into_batches(
-        texts, batch_tokens=batch_tokens, cuts=cuts, longest=config.longest_text
+    model = Placed(config=config, dtype=weight_dtype(numerics), mesh=make_mesh(""))
+    fitting = streamed_batches(
+        model,
+        texts,
+        batch_tokens=batch_tokens,
+        cuts=cuts,
+        kept_bytes=kept_bytes,
+        branch=estimator == "branch",
     )
-    collected = _Collected(config, texts, len(cuts) or 1, description)
-    itemsize = jnp.dtype(weight_dtype(numerics)).itemsize
+    collected, batches = _Collected(config, texts, len(cuts) or 1, description), fitting.batches
+    collected.warn(fitting.shortage)
+    itemsize = model.itemsize
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = write_bytes(config, tokens, itemsize)
     activations = activation_bytes(config, tokens, itemsize)

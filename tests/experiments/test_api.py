@@ -1,5 +1,6 @@
 """The front door: the same numbers as the engine and as torch, by name, in the texts' order."""
 
+import gguf_model
 import numpy as np
 import pandas as pd
 import pytest
@@ -231,6 +232,14 @@ def test_a_directory_a_side_and_their_names(model):
     assert again.config == model.config
     assert repr(model) == "<Model tiny_grpo:rl: 4 layers, 77 edges, float32>"
     assert isinstance(model.attribute(TEXTS[:1]), xr.Dataset)
+
+
+def test_a_gguf_file_is_a_model(tmp_path):
+    path = tmp_path / "model.gguf"
+    gguf_model.write(path, tokenizer=gguf_model.add_tokenizer)
+    found = load(path)
+    assert found.config == gguf_model.TOY.config
+    assert found.tokenizer("12")["input_ids"] == [39]
 
 
 @pytest.mark.parametrize(
