@@ -64,7 +64,7 @@ def _shown(split: Split) -> tuple[PartShown, ...]:
 
 
 def texts_sentences(cells: Sequence[CellResult]) -> list[str]:
-    """Plain sentences of a pair's cells: can texts be what changed, and how much of a change is the model's?
+    """Plain sentences of a pair's cells: can texts be what changed, and how much is the model's part?
 
     One for all cells whose counted texts are the same, one for each of the others.
     """

@@ -111,8 +111,8 @@ def fidelity_sentence(cell: CellResult) -> str | None:
         f"{first['edges']} edges were really cut on {samples}. Scores of {' and '.join(cell.fidelity)} "
         f"have the sign of what happens to the loss in {both('sign', '{:.0f}', 100)} % of cases, a "
         f"rank correlation of {both('spearman', '{:.2f}')} with it and a correlation of "
-        f"{both('pearson', '{:.2f}')}; they name {both('top10', '{:.1f}')} of its 10 strongest edges, and "
-        f"are {' and '.join(number(side['size_ratio']) for side in sides)} times as large as it"
+        f"{both('pearson', '{:.2f}')}; they name {both('top10', '{:.1f}')} of its 10 strongest edges, "
+        f"and are {' and '.join(number(side['size_ratio']) for side in sides)} times as large as it"
     )
     if first["not_measurable"]:
         names = ", ".join(first["not_measurable"])
