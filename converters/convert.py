@@ -19,7 +19,7 @@ from converters import checkpoint as orbax
 from converters import mapping
 from converters.binary import run_main
 from converters.errors import CheckpointError
-from converters.hf_config import read_config
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.save import copy_companions, write_safetensors
 from converters.staging import check_room, staged
@@ -34,10 +34,11 @@ def to_orbax(source: Path, output: Path) -> None:
     if orbax.is_orbax(source):
         raise CheckpointError(f"{source}: is a converted checkpoint already; --to_hf converts back")
     config = read_config(source)
-    table = mapping.table(config)
+    family = read_family(source)
+    table = mapping.table(config, family)
     with open_weights(source) as reader, staged(output) as staging:
-        mapping.check_complete(config, reader, source)
-        names = [entry.hf_name for entry in table]
+        mapping.check_complete(config, reader, source, family)
+        names = {entry.hf_name for entry in table}
         check_room(
             output, sum(math.prod(reader.shape(n)) * reader.dtype(n).itemsize for n in names)
         )
@@ -64,24 +65,24 @@ def to_hf(source: Path, output: Path) -> None:
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
     orbax.check_layers(source, config)
-    table = mapping.table(config)
+    table = mapping.table(config, read_family(source))
+    held: dict[int | None, dict] = {}  # one layer, or the ends
 
-    def tensors():
-        held: tuple[int | None, dict] = (-1, {})
-        for entry in _progress(table, "tensor"):
-            if entry.layer != held[0]:
-                if entry.layer is None:
-                    group = orbax.load_ends(source, config)
-                else:
-                    group = orbax.load_block(source, config, entry.layer)
-                held = entry.layer, group
-            yield entry.hf_name, held[1][entry.name].reshape(entry.hf_shape)
+    def value_of(entry: mapping.Entry):
+        if entry.layer not in held:
+            held.clear()
+            if entry.layer is None:
+                held[None] = orbax.load_ends(source, config)
+            else:
+                held[entry.layer] = orbax.load_block(source, config, entry.layer)
+        return held[entry.layer][entry.name]
 
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     with staged(output) as staging:
         check_room(output, size)
         copy_companions(source, staging)
-        write_safetensors(staging, tensors(), size)
+        tensors = mapping.hf_tensors(_progress(table, "tensor"), value_of)
+        write_safetensors(staging, tensors, size)
 
 
 def _progress(steps, unit: str):

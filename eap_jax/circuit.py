@@ -12,11 +12,12 @@ import functools
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import READS, Block, Places
+from eap_jax.block import READS, Block
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.transformer import embed, unembed, windows
+from eap_jax.places import Kind, Places
+from eap_jax.transformer import embed, unembed
 
 
 @functools.partial(jax.jit, static_argnames=("config", "objective"))
@@ -48,8 +49,8 @@ def circuit_losses(
             f"kept: expected [{rows}, {writers}, {readers}], one matrix a text, found "
             f"{list(kept_BWR.shape)}"
         )
-    places = Places.of_texts(config, length)
-    input_BTD = embed(params, batch.tokens_BT)
+    places = Places.of_texts(config.for_length(length), length)
+    input_BTD = embed(config, params, batch.tokens_BT)
     kept_BWR = jnp.where(edge_mask(config.num_layers), kept_BWR, 0).astype(input_BTD.dtype)
     layers_LBW4 = jnp.moveaxis(
         kept_BWR[..., :-1].reshape(rows, writers, config.num_layers, len(READS)), 2, 0
@@ -58,7 +59,7 @@ def circuit_losses(
     writes_BWTD = writes_BWTD.at[:, 0].set(input_BTD)
 
     def layer(writes_BWTD, layer):
-        block_params, window, number, kept_BW4 = layer
+        block_params, kind, number, kept_BW4 = layer
 
         def stage(method, *args):
             return Block(config).apply({"params": block_params}, *args, method=method)
@@ -69,15 +70,15 @@ def circuit_losses(
             )
 
         reads = [_read(writes_BWTD, kept_BW4[..., number_]) for number_ in range(3)]
-        heads = stage(Block.attention_in, *reads, places)
-        attention_BTD = stage(Block.attention_out, *heads, places, window)
+        heads = stage(Block.attention_in, *reads, places, kind)
+        attention_BTD = stage(Block.attention_out, *heads, places, kind)
         writes_BWTD = put(writes_BWTD, attention_BTD, 1 + 2 * number)
         mlp_BTD = stage(Block.mlp_out, *stage(Block.mlp_in, _read(writes_BWTD, kept_BW4[..., 3])))
         return put(writes_BWTD, mlp_BTD, 2 + 2 * number), None
 
     numbers_L = jnp.arange(config.num_layers)
     writes_BWTD, _ = jax.lax.scan(
-        layer, writes_BWTD, (params["blocks"], windows(config), numbers_L, layers_LBW4)
+        layer, writes_BWTD, (params["blocks"], Kind.stacked(config), numbers_L, layers_LBW4)
     )
     last_BTD = _read(writes_BWTD, kept_BWR[..., -1])
     read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)
