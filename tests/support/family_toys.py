@@ -104,10 +104,11 @@ def torch_family(name: str):
             offset = 1.0 if toy.name.startswith("Gemma") else 0.0
             leaf.uniform_(0.5 - offset, 1.5 - offset, generator=generator)
         else:
-            deviation = {"embed_tokens.weight": 1.0, "bias": 0.3}
-            (deviation,) = [value for end, value in deviation.items() if key.endswith(end)] or [
-                config.hidden_size**-0.5
-            ]
+            deviation = config.hidden_size**-0.5
+            if key.endswith("bias"):
+                deviation = 0.3
+            elif key.endswith("embed_tokens.weight"):  # the input is of order one in all
+                deviation = 1 / getattr(config, "embedding_multiplier", 1.0)
             leaf.normal_(0, deviation, generator=generator)
     return model
 

@@ -4,8 +4,8 @@ Runs on an unchanged transformers model. Hooks add a zero leaf tensor to what ea
 and v get copies of their own of the attention's input) and record what is added to the stream: a
 branch's output, behind its last norm and multiplied where the model does so. Which modules those are
 is read off the model: a layer with `post_feedforward_layernorm` normalises what it writes, one without
-`input_layernorm` nothing that it reads. Slow and literal on purpose: one text at a time, all read gradients
-kept, a Python loop over edges.
+`input_layernorm` nothing that it reads. Slow and literal on purpose: one text at a time, all read
+gradients kept, a Python loop over edges.
 """
 
 import dataclasses
