@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from converters.errors import CheckpointError
-from converters.hf_config import read_config, read_json
+from converters.hf_config import read_config, read_json, stated_dtype
 from converters.load import checkpoint_dtype
 from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.config import ModelConfig
@@ -134,8 +134,8 @@ def shape_of(study: Study, side: Side) -> Shape:
     try:
         dtype = checkpoint_dtype(folder)
     except CheckpointError:  # the weights are not here; a silent config.json means float32
-        stated = read_json(folder / "config.json")
-        dtype = stated.get("dtype") or stated.get("torch_dtype") or "float32"
+        path = folder / "config.json"
+        dtype = stated_dtype(read_json(path), str(path)) or "float32"
     return Shape(config=config, dtype=dtype, origin=str(folder / "config.json"))
 
 
