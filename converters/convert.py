@@ -1,10 +1,11 @@
-r"""Convert a checkpoint: Hugging Face -> Orbax, or back with --to_hf.
+r"""Convert a checkpoint: Hugging Face or GGUF -> Orbax, or to Hugging Face with --to_hf.
 
     python -m converters.convert --checkpoint=HF_DIR --output=DIR
     python -m converters.convert --checkpoint=ORBAX_DIR --output=HF_DIR --to_hf
+    python -m converters.convert --checkpoint=FILE.gguf --output=DIR [--to_hf]
 
-One layer is in memory at a time; the tensors' bits do not change. The output appears whole or not
-at all. Last line: converted: <output>
+One layer is in memory at a time; the tensors' bits do not change, but those of a quantised GGUF file,
+which become float32. The output appears whole or not at all. Last line: converted: <output>
 """
 
 import collections
@@ -19,6 +20,8 @@ from converters import checkpoint as orbax
 from converters import mapping
 from converters.binary import run_main
 from converters.errors import CheckpointError
+from converters.gguf_file import is_gguf
+from converters.gguf_folder import write_companions
 from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.save import copy_companions, write_safetensors
@@ -26,7 +29,7 @@ from converters.staging import check_room, staged
 
 
 def to_orbax(source: Path, output: Path) -> None:
-    """Convert a Hugging Face checkpoint, a layer at a time.
+    """Convert a Hugging Face checkpoint or a GGUF file, a layer at a time.
 
     Raises:
       CheckpointError: the source does not fit, or the output exists.
@@ -38,11 +41,8 @@ def to_orbax(source: Path, output: Path) -> None:
     table = mapping.table(config, family)
     with open_weights(source) as reader, staged(output) as staging:
         mapping.check_complete(config, reader, source, family)
-        names = {entry.hf_name for entry in table}
-        check_room(
-            output, sum(math.prod(reader.shape(n)) * reader.dtype(n).itemsize for n in names)
-        )
-        copy_companions(source, staging)
+        check_room(output, _bytes_of(table, reader))
+        _add_companions(source, staging, reader)
         groups = collections.defaultdict(list)
         for entry in table:
             if entry.layer is None:
@@ -56,11 +56,14 @@ def to_orbax(source: Path, output: Path) -> None:
 
 
 def to_hf(source: Path, output: Path) -> None:
-    """Convert back to Hugging Face format, bit for bit.
+    """Convert to Hugging Face format, a converted checkpoint bit for bit, or a GGUF file.
 
     Raises:
-      CheckpointError: the source is no converted checkpoint or does not fit, or the output exists.
+      CheckpointError: the source is neither or does not fit, or the output exists.
     """
+    if is_gguf(source):
+        _gguf_to_hf(source, output)
+        return
     if not orbax.is_orbax(source):
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
@@ -85,6 +88,34 @@ def to_hf(source: Path, output: Path) -> None:
         write_safetensors(staging, tensors, size)
 
 
+def _gguf_to_hf(source: Path, output: Path) -> None:
+    config = read_config(source)
+    table = mapping.table(config)
+    with open_weights(source) as reader, staged(output) as staging:
+        mapping.check_complete(config, reader, source)
+        size = _bytes_of(table, reader)
+        check_room(output, size)
+        _add_companions(source, staging, reader)
+        tensors = (
+            (entry.hf_name, mapping.read_entry(entry, reader).reshape(entry.hf_shape))
+            for entry in _progress(table, "tensor")
+        )
+        write_safetensors(staging, tensors, size)
+
+
+def _add_companions(source: Path, staging: Path, reader) -> None:
+    """Config, tokenizer and the other small files: copied, or written from a GGUF file's metadata."""
+    if is_gguf(source):
+        write_companions(source, staging, reader.dtype("model.embed_tokens.weight").name)
+    else:
+        copy_companions(source, staging)
+
+
+def _bytes_of(table, reader) -> int:
+    names = {entry.hf_name for entry in table}
+    return sum(math.prod(reader.shape(name)) * reader.dtype(name).itemsize for name in names)
+
+
 def _progress(steps, unit: str):
     """A bar on a terminal, nothing in a log."""
     return tqdm(steps, desc="convert", unit=unit, disable=None)
@@ -92,7 +123,7 @@ def _progress(steps, unit: str):
 
 def main(_) -> None:
     source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
-    if not source.is_dir():
+    if not source.is_dir() and not is_gguf(source):
         raise CheckpointError(f"{source}: no such checkpoint directory")
     (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
     print(f"converted: {output}")
@@ -100,9 +131,11 @@ def main(_) -> None:
 
 def define_flags() -> None:
     """The program's flags."""
-    flags.DEFINE_string("checkpoint", None, "Checkpoint directory to read.", required=True)
+    flags.DEFINE_string(
+        "checkpoint", None, "Checkpoint directory or .gguf file to read.", required=True
+    )
     flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
-    flags.DEFINE_bool("to_hf", False, "Convert a converted checkpoint back to Hugging Face format.")
+    flags.DEFINE_bool("to_hf", False, "Convert to Hugging Face format, not to Orbax.")
 
 
 def run() -> NoReturn:

@@ -14,6 +14,8 @@ from typing import Any
 
 from converters.errors import CheckpointError, CheckpointWarning
 from converters.families import FAMILIES, Family
+from converters.gguf_config import config_of
+from converters.gguf_file import is_gguf, read_header
 from converters.hf_fields import read_fields, write_fields
 from converters.hf_keys import unknown_keys
 from converters.hf_rope import read_rope, write_rope
@@ -52,22 +54,26 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def read_config(directory: str | Path) -> ModelConfig:
-    """The model of a checkpoint directory.
+    """The model of a checkpoint's directory or GGUF file.
 
     Raises:
       CheckpointError: config.json is missing or broken, or holds a key or a value that the model
         cannot honour; the message names it.
     """
+    if is_gguf(directory):
+        return parse_config(config_of(read_header(directory)), str(directory))
     path = Path(directory) / "config.json"
     return parse_config(read_json(path), str(path))
 
 
 def read_family(directory: str | Path) -> Family:
-    """The family of a checkpoint directory.
+    """The family of a checkpoint's directory or GGUF file.
 
     Raises:
       CheckpointError: config.json is missing or broken, or names none of `ARCHITECTURES`.
     """
+    if is_gguf(directory):
+        return _family(config_of(read_header(directory)), str(directory))
     path = Path(directory) / "config.json"
     return _family(read_json(path), str(path))
 

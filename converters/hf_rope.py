@@ -55,6 +55,17 @@ def read_rope(
     }
     if family.local_rope is not None and windowed:
         fields |= _local(fields, local, data, family, place)
+    for name in ("rope_theta", "local_rope_theta"):
+        if not fields.get(name, 2) > 1:
+            raise CheckpointError(
+                f"{place}: rope_theta: expected more than 1, found {fields[name]}"
+            )
+    size = fields["rotary_dim"] or head_dim
+    scalings = [fields["rope_scaling"], fields.get("local_rope_scaling")]
+    if size == 2 and any(each is not None and each.kind == "dynamic" for each in scalings):
+        raise CheckpointError(
+            f"{place}: rope type dynamic expects more than 2 rotated numbers a head"
+        )
     return fields
 
 

@@ -134,6 +134,8 @@ def _context(kind: str, values, data, family: Family, name: str, *, per_layer: b
         raise CheckpointError(f"{name}: {CONTEXT} {inner} and {said} {outer} contradict each other")
     found = most if outer is None or per_layer else outer
     found = inner if inner is not None and kind != "dynamic" else found
+    if kind == "longrope" and found == 1:
+        raise CheckpointError(f"{name}: {CONTEXT}: expected at least 2, found 1")
     if found is None:
         raise CheckpointError(f"{name}: expected {CONTEXT} or {_MOST} for rope type {kind}")
     return found

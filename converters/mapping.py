@@ -16,7 +16,7 @@ import numpy as np
 
 from converters.errors import CheckpointError
 from converters.families import END_TENSORS, LLAMA, Family, key_of
-from converters.hf_weights import assemble
+from converters.pieces import assemble
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import axis_sizes, block_axes, end_axes
 

@@ -23,6 +23,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind, Places
+from eap_jax.sharding import gathered
 from eap_jax.transformer import embed, unembed
 
 Edge = tuple[int, int]
@@ -96,10 +97,10 @@ def cut_losses(
             losses_EBJ = losses_at_head(
                 params, batch, last_EBTD, config=config, objective=objective
             )
-            cut_EBJ[part] = np.asarray(losses_EBJ)[: len(part)]
+            cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
-    return CutLosses(whole_BJ=np.asarray(whole_BJ), cut_EBJ=cut_EBJ)
+    return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)
 
 
 def check_edges(edges: Sequence[Edge], config: ModelConfig) -> None:

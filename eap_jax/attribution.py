@@ -24,7 +24,7 @@ from eap_jax.block import Layer
 from eap_jax.branch import branch_head, branch_step
 from eap_jax.checks import check_array, check_losses, check_parameters, config_of_losses
 from eap_jax.config import ModelConfig
-from eap_jax.graph import Granularity
+from eap_jax.graph import Granularity, single_writer_edges
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind
 from eap_jax.sharding import Layout
@@ -46,6 +46,15 @@ HEAD_LOGITS = {False: 2**24, True: 2**22}
 
 Estimator = Literal["eap", "branch"]
 ESTIMATORS: tuple[str, ...] = ("eap", "branch")
+
+
+def not_measurable(estimator: Estimator, num_layers: int) -> tuple[tuple[int, int], ...]:
+    """Edges (writer, reader) to which an estimator gives 0 whatever cutting them does.
+
+    Only a derivative along the write is lost in the norm (`graph.single_writer_edges`); the branch
+    estimator computes the reader without it.
+    """
+    return single_writer_edges(num_layers) if estimator == "eap" else ()
 
 
 def method(

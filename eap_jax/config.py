@@ -185,6 +185,13 @@ class ModelConfig:
                     )
 
     @property
+    def raw_reads(self) -> tuple[str, ...]:
+        """Kinds of readers whose branch changes with the size of what it reads, so that a column of
+        scores need not add up to zero: the MLP of a model that does not normalise what it reads.
+        Its attention is as good as normalised: q and k are, and the write is linear in v."""
+        return ("mlp",) if self.norm_position == "post" else ()
+
+    @property
     def longest_text(self) -> int | None:
         """Tokens up to which a text's length does not change its rotary frequencies, or None."""
         limits = [

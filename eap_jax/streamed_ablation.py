@@ -18,6 +18,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.parameters import head_name
 from eap_jax.places import Kind, Places
+from eap_jax.sharding import gathered
 from eap_jax.streaming import Weights
 from eap_jax.transformer import embed
 
@@ -124,9 +125,9 @@ def _read_once(
         losses = losses_at_head(
             ends, batch, last_EBTD - jnp.stack(taken), config=config, objective=objective
         )
-        found.append(np.asarray(losses))
+        found.append(gathered(losses))
     whole = losses_at_head(ends, batch, stream_BTD[None], config=config, objective=objective)
-    return np.asarray(whole)[0], found
+    return gathered(whole)[0], found
 
 
 def _taps(writes: Sequence[jax.Array], part: Sequence[Edge], number: int) -> jax.Array:

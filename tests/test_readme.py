@@ -83,7 +83,7 @@ def test_the_script_for_vllm_writes_what_the_two_flags_read(tmp_path, monkeypatc
 
         def generate(self, prompts, sampling):
             settings.update(sampling)
-            answer = tokenizer(" 7 + 4 = 11.\n\\boxed{11}")["input_ids"] + [tokenizer.eos_token_id]
+            answer = tokenizer(" 7 + 4 = 11.")["input_ids"] + [tokenizer.eos_token_id]
             return [
                 SimpleNamespace(
                     prompt_token_ids=tokenizer(prompt)["input_ids"],

@@ -9,7 +9,7 @@ import numpy as np
 from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
-from experiments.report.formats import health_text
+from experiments.report.formats import health_text, without_text
 from experiments.report.results import (
     Accuracy,
     CellResult,
@@ -26,6 +26,7 @@ from experiments.statistics.bootstrap import FEWEST
 from experiments.statistics.compare import Comparison, proportion_interval
 from experiments.statistics.concentration import Concentration
 from experiments.statistics.metrics import METRIC_BY_KEY
+from experiments.statistics.model_text import LOSS, Split
 from experiments.statistics.sensitivity import Sensitivity
 from experiments.statistics.views import View
 from experiments.study.pairs import SIDES
@@ -152,6 +153,7 @@ def _cell(
         faithfulness=_faithfulness(directory),
         published=known,
         variant=rule.variant,
+        estimator=manifest.get("estimator", "eap"),
         decode=decode,
         fidelity=store.restored(store.read_json(fidelity)) if fidelity.exists() else {},
         effects={
@@ -167,6 +169,8 @@ def _cell(
             side: Concentration.from_json(fields)
             for side, fields in found.get("where_loss_is", {}).items()
         },
+        identical_texts=found.get("identical_texts"),
+        model_text=_model_text(directory),
     )  # fmt: skip
 
 
@@ -175,6 +179,18 @@ def _faithfulness(directory: Path) -> dict[str, dict[str, Any]]:
     path = directory / "faithfulness.json"
     found = store.restored(store.read_json(path)) if path.exists() else {}
     return found if all(side in found for side in SIDES) else {}
+
+
+def _model_text(directory: Path) -> dict[str, Split]:
+    """The splits of model_text.json by metric, and that of the loss; empty where nothing is split."""
+    path = directory / "model_text.json"
+    found = store.read_json(path) if path.exists() else {}
+    splits = {
+        key: Split.from_json(fields)
+        for key, fields in found.get("metrics", {}).items()
+        if key in METRIC_BY_KEY
+    }
+    return splits | {LOSS: Split.from_json(found["losses"])} if splits else {}
 
 
 def _comparisons(found: dict[str, Any]) -> dict[str, Comparison]:
@@ -212,11 +228,12 @@ def _health(directory: Path, manifest: dict[str, Any]) -> list[HealthFigure]:
         label = f"{manifest['pair']['key']}, {cell_name(found['dataset'], Rule(**found['rule']))}"
         for side in SIDES:
             value = found["sides"][side]["health"]
+            without = found["sides"][side].get("health_without")
             figures.append(
                 HealthFigure(
                     name=f"Column sums, {label}, {side}",
                     value=health_text(value),
-                    expected=expected,
+                    expected=expected + (without_text(without) if without else ""),
                     sound=None if value is None else value < bar,
                 )
             )

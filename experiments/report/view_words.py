@@ -19,7 +19,7 @@ from experiments.statistics.concentration import (
 from experiments.statistics.metrics import Metric
 from experiments.statistics.views import VIEW_WORDS, VIEWS, View, support
 
-_VIEW_LABELS: Mapping[str, str] = {
+VIEW_LABELS: Mapping[str, str] = {
     "published": "scores, as published",
     "per_loss": "divided by the question's loss",
     "per_gradient": "divided by the gradient at the last stream",
@@ -62,12 +62,18 @@ def view_lines(cells: Sequence[CellResult], metric: Metric) -> tuple[ViewLine, .
             change = f"{percent(float(np.mean([view.relative for view in found])))} % on average"
             counts = Counter(view.trend for view in found)
             seen = ", ".join(f"{trend} in {count}" for trend, count in counts.most_common())
-        lines.append(ViewLine(view=_VIEW_LABELS[name], values=values, change=change, trend=seen))
+        lines.append(ViewLine(view=VIEW_LABELS[name], values=values, change=change, trend=seen))
     return tuple(lines) if len(lines) > 1 else ()
 
 
 def turning_sentence(cell: CellResult, metric: Metric) -> str | None:
     """What the other views make of a metric's clear change, or None where they all have it."""
+    said = turning_clause(cell, metric)
+    return None if said is None else f"{metric.label} {said}."
+
+
+def turning_clause(cell: CellResult, metric: Metric) -> str | None:
+    """The same without the metric: `falls by 58 %, but rises by 431 % per nat of loss`."""
     views = {view.view: view for view in cell.views if view.metric == metric.key}
     if support(cell.views, metric.key) not in ("turns", "unclear elsewhere"):
         return None
@@ -79,7 +85,7 @@ def turning_sentence(cell: CellResult, metric: Metric) -> str | None:
         others.append(exact)
     if not others:
         others = [view for view in views.values() if view.trend == "unclear"][:1]
-    return f"{metric.label} {_clause(own, '')}, but {' and '.join(_clause(v) for v in others)}."
+    return f"{_clause(own, '')}, but {' and '.join(_clause(v) for v in others)}"
 
 
 def _clause(view: View, words: str | None = None) -> str:

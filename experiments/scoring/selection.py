@@ -5,6 +5,9 @@ With the answers' lengths of all rows, T_bar = min(mean base length, mean rl len
 A row is kept iff its two prompts have the same number of tokens, the mean of its two answer lengths
 lies in [T_min, T_max], and their difference is at most delta times that mean. Of more than N kept
 rows, `random.Random(seed).sample` takes N, in its own order.
+
+A row's counted text is its prompt and the first T_cut answer tokens. Where base's and rl's are the
+same, two models are compared on one text; where not, the text differs beside the model.
 """
 
 import dataclasses
@@ -34,6 +37,20 @@ class Selection:
     cut: int
     mean_length: float
     steps: list[Step]
+
+    @property
+    def differing(self) -> list[int]:
+        """Places of the rows whose counted texts are not the same on both sides."""
+        return [
+            place
+            for place, row in enumerate(self.rows)
+            if truncate(row, "base", self.cut) != truncate(row, "rl", self.cut)
+        ]
+
+    @property
+    def identical_texts(self) -> float:
+        """Share of the rows whose counted texts are the same on both sides."""
+        return 1 - len(self.differing) / len(self.rows)
 
 
 def select(rows: list[Row], rule: Rule) -> Selection:

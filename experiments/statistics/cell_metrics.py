@@ -27,8 +27,9 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
       opened, cell: the study and its cell; the cell's score files exist.
 
     Returns:
-      what metrics.json holds: pair, dataset, rule, cut, samples, the selection's steps, health and
-      mean loss of each side, and where that loss is; `metrics`, the paired comparison of every
+      what metrics.json holds: pair, dataset, rule, cut, samples, the selection's steps,
+      `identical_texts`, the share of questions in which both models have one counted text; health
+      and mean loss of each side, and where that loss is; `metrics`, the paired comparison of every
       metric over the whole matrix as published; `one_range`, that of the histograms' entropies on
       one range for both sides; `median_ratios` of questions beside it; `views`, the same metrics in
       other views; `edges_only`, as published over real edges, without the structural zeros;
@@ -39,10 +40,11 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     """
     data, sides, places = {}, {}, {}
     for side in SIDES:
-        data[side] = _side_data(opened, cell, side)
+        data[side] = side_data(opened, cell, side)
         facts = store.read_json(cell.directory / f"losses_{side}.json")
         positions = facts.get("positions")
-        sides[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
+        health = {key: facts[key] for key in ("health", "health_without") if key in facts}
+        sides[side] = health | {"loss": float(np.mean(facts["losses"]))}
         places[side] = concentration(
             data[side].scores_nWR,
             data[side].losses_n,
@@ -61,6 +63,7 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         "cut": cell.selection.cut,
         "samples": len(cell.selection.rows),
         "selection": [dataclasses.asdict(step) for step in cell.selection.steps],
+        "identical_texts": cell.selection.identical_texts,
         "sides": sides,
         "where_loss_is": {side: dataclasses.asdict(found) for side, found in places.items()},
         "metrics": _plain(published),
@@ -78,8 +81,12 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     return result
 
 
-def _side_data(opened: OpenStudy, cell: Cell, side: Side) -> SideData:
-    """What one side's files hold; what an earlier program did not save is None."""
+def side_data(opened: OpenStudy, cell: Cell, side: Side) -> SideData:
+    """What one side's saved files hold; what was not computed is None.
+
+    Raises:
+      InputError: a file is missing, broken, or of another number of questions.
+    """
     scores_nWR = store.read_results(results_path(opened, cell, side))
     path = cell.directory / f"losses_{side}.json"
     facts = store.read_json(path)

@@ -13,6 +13,7 @@ E entries of a score matrix.
 import abc
 import dataclasses
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -39,6 +40,16 @@ class Resampled:
             corrected_Z=self.corrected_Z - other.corrected_Z,
             influences_Zn=self.influences_Zn - other.influences_Zn,
             size=max(self.size, other.size),
+        )
+
+    @classmethod
+    def weighted_sum(cls, parts: Sequence[tuple[float, "Resampled"]]) -> "Resampled":
+        """Sum of factor * statistic, all under the same weights of the questions."""
+        return cls(
+            values_Z=sum(factor * part.values_Z for factor, part in parts),
+            corrected_Z=sum(factor * part.corrected_Z for factor, part in parts),
+            influences_Zn=sum(factor * part.influences_Zn for factor, part in parts),
+            size=max(abs(factor) * part.size for factor, part in parts),
         )
 
     def over_magnitude(self, other: "Resampled") -> "Resampled":

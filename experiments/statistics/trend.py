@@ -3,6 +3,7 @@
 import math
 from typing import Literal
 
+from experiments.statistics.bootstrap import Interval
 from experiments.statistics.compare import Comparison
 
 Trend = Literal["rises", "falls", "unclear"]
@@ -16,23 +17,30 @@ def trend(comparison: Comparison) -> Trend:
     side's histogram ends at its own largest score, so a single entry moves the metric, while the
     test puts both sides on one range. Where the test is not defined, the interval decides.
     """
-    seen = _by_interval(comparison)
-    if math.isnan(comparison.wilcoxon_p):
+    return trend_of(comparison.difference_interval, comparison.wilcoxon_p, comparison.effect_size)
+
+
+def trend_of(ends: Interval, wilcoxon_p: float, effect_size: float) -> Trend:
+    """The same from a difference's interval and the signed-rank test of the questions' changes."""
+    seen = _by_interval(ends)
+    if math.isnan(wilcoxon_p):
         return seen
-    return seen if seen == _by_test(comparison) else "unclear"
+    return seen if seen == _by_test(wilcoxon_p, effect_size) else "unclear"
 
 
 def disputed(comparison: Comparison) -> bool:
     """Whether the two views of `trend` contradict each other: both find a change, opposite ways."""
-    return {_by_interval(comparison), _by_test(comparison)} == {"rises", "falls"}
+    by_interval = _by_interval(comparison.difference_interval)
+    by_test = _by_test(comparison.wilcoxon_p, comparison.effect_size)
+    return {by_interval, by_test} == {"rises", "falls"}
 
 
-def _by_interval(comparison: Comparison) -> Trend:
-    low, high = comparison.difference_interval
+def _by_interval(ends: Interval) -> Trend:
+    low, high = ends
     return "rises" if low > 0 else "falls" if high < 0 else "unclear"
 
 
-def _by_test(comparison: Comparison) -> Trend:
-    if not comparison.wilcoxon_p < 0.05:
+def _by_test(wilcoxon_p: float, effect_size: float) -> Trend:
+    if not wilcoxon_p < 0.05:
         return "unclear"
-    return "rises" if comparison.effect_size > 0 else "falls"
+    return "rises" if effect_size > 0 else "falls"

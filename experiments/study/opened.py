@@ -7,6 +7,7 @@ reads and writes the files of store.py and is skipped where its file exists, so 
 continues where it stopped, and any stage can be replaced by another program's file.
 """
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from pathlib import Path
 
 import jax
 
+from converters.gguf_file import is_gguf
 from converters.hf_config import read_config
 from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
+from converters.sameness import same_model
 from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
 from eap_jax.sharding import make_mesh, parameter_shardings
@@ -25,6 +28,7 @@ from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.study.cards import usable_on
 from experiments.study.distributed import check_same
 from experiments.study.footprint import Placed
+from experiments.study.forecast import Shape, lacking
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
 from experiments.study.pairs import SIDES, Side
@@ -39,7 +43,7 @@ class OpenStudy:
 
     Attributes:
       study: the settings.
-      checkpoints: local directory of each side.
+      checkpoints: local directory or GGUF file of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
       answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
@@ -113,7 +117,8 @@ def open_study(study: Study, say: Say) -> OpenStudy:
       say: receives one line for each fact that a user should see.
 
     Raises:
-      InputError, CheckpointError: a model is missing, is not supported, or does not fit the other.
+      InputError, CheckpointError: a model is missing, is not supported, does not fit the other, or is
+        the other.
     """
     use_numerics(study.numerics)
     names = {"base": study.pair.base, "rl": study.pair.rl}
@@ -146,6 +151,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         mesh=mesh,
     )
     check_same("checkpoints", json.dumps(opened.hashes))
+    _check_different(opened)
     layers = configs["base"].num_layers
     if note := idle_accelerator():
         say(note)
@@ -157,4 +163,45 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     if study.responses is None and study.imported is None:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
         say(f"precision: answers as the checkpoints ({own}), scores {weight_dtype(study.numerics)}")
+    shapes = {
+        side: Shape(config=configs[side], dtype=opened.answer_dtypes[side], origin="")
+        for side in SIDES
+    }
+    if missing := lacking(study, shapes, opened.usable_bytes, another="a card such as {}"):
+        say(f"warning: the plan does not fit, the run goes on: {'; '.join(missing)}")
     return opened
+
+
+# Files that decide how a checkpoint's prompts and texts become tokens.
+_TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+
+
+def _check_different(opened: OpenStudy) -> None:
+    """A model compared with itself would give a report of nothing, or of another prompt's effects.
+
+    Raises:
+      InputError: both sides are one model.
+    """
+    base, rl = (opened.checkpoints[side] for side in SIDES)
+    if opened.hashes["base"] != opened.hashes["rl"] and not same_model(base, rl):
+        return
+    pair = opened.study.pair
+    which = pair.rl if pair.base == pair.rl else f"{pair.base} and {pair.rl}"
+    found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
+    found += "the two models are identical, and nothing is measured"
+    differing = [name for name in _TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
+    if differing and not (is_gguf(base) or is_gguf(rl)):  # whose tokenizer lies inside
+        found += f"; only tokenizer files differ ({', '.join(differing)})"
+    raise InputError(f"{found}; give the checkpoints before and after post-training")
+
+
+def _same_contents(one: Path, other: Path) -> bool:
+    """Whether two files hold the same, JSON by its meaning, or neither is there."""
+    given = [path.read_bytes() if path.is_file() else None for path in (one, other)]
+    if None not in given and one.suffix == ".json":
+        with contextlib.suppress(ValueError):  # what is no JSON is compared as it is
+            given = [json.loads(data) for data in given]
+    return given[0] == given[1]

@@ -65,6 +65,8 @@ def test_theta_beside_a_stretch_is_not_dropped(tmp_path):
          ["partial_rotary_factor 0.75", "rope_parameters.partial_rotary_factor 0.5"]),
         (LLAMA, {"rope_parameters": {"full_attention": DEFAULT}}, ["LlamaForCausalLM", "same"]),
         (LLAMA, {"rope_scaling": {"full_attention": DEFAULT}}, ["one object for all"]),
+        (LLAMA, {"rope_theta": 1}, ["rope_theta", "more than 1"]),
+        (LLAMA, {"head_dim": 2, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["dynamic", "2"]),
         (LLAMA, {"rope_scaling": "linear"}, ["rope_scaling", "an object"]),
         (GEMMA, {"rope_parameters": LINEAR}, ["Gemma3ForCausalLM", "sliding_attention"]),
         (GEMMA, {"rope_parameters": {"rope_theta": 5e5}}, ["sliding_attention", "500000.0"]),

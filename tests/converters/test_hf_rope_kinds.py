@@ -131,6 +131,7 @@ def refusal(data, scaling):
         (LLAMA | {"max_position_embeddings": None}, {"type": "dynamic", "factor": 2.0},
          ["max_position_embeddings"]),
         (LLAMA | {"max_position_embeddings": None}, yarn(factor=None), ["factor"]),
+        (LLAMA, EIGHT | {"type": "longrope", "original_max_position_embeddings": 1}, ["at least 2"]),
         (PHI, {"type": "linear", "factor": 2.0}, ["longrope", "'linear'"]),
         (PHI | {"original_max_position_embeddings": None},
          {"type": "su", "short_factor": SHORT, "long_factor": LONG,

@@ -154,6 +154,16 @@ def test_a_pair_that_cannot_be_opened_leaves_the_others_alone(tmp_path):
     assert len(outcome.cells) == 6
 
 
+def test_a_model_against_itself_is_a_failure_and_measures_nothing(tmp_path):
+    twice = dataclasses.replace(PAIRS["tiny_grpo"], rl=PAIRS["tiny_grpo"].base)
+    outcome = run_grid([dataclasses.replace(study(tmp_path), pair=twice)], silent)
+    ((name, message),) = outcome.failures
+    assert name == "tiny_grpo"
+    assert "the two models are identical, and nothing is measured" in message
+    assert (outcome.reports, outcome.cells) == ([], [])
+    assert list(tmp_path.rglob("*.*")) == [], "an answer or a report"
+
+
 @pytest.mark.usefixtures("no_report")
 def test_a_fault_of_the_system_stops_no_other_pair(tmp_path, monkeypatch):
     """As a full disk or a folder without permission would."""

@@ -145,8 +145,10 @@ def test_a_run_under_a_memory_limit_ends_in_one_line_with_advice(processes, tmp_
     if what == "question":
         flags |= {"questions": long_question(tmp_path / "long.jsonl"), "dataset": "arithmetic"}
     else:
-        model = hollow_model(tmp_path / "model", **sizes[what])
-        flags |= {"base_checkpoint": model, "rl_checkpoint": model, "dataset": "arithmetic"}
+        for side, theta in (("base", 10000.0), ("rl", 20000.0)):  # two models, both of zeros
+            folder = tmp_path / side
+            flags[f"{side}_checkpoint"] = hollow_model(folder, rope_theta=theta, **sizes[what])
+        flags["dataset"] = "arithmetic"
         flags |= {"prompt": "Question: {question}\nAnswer:"}
     if what == "activations":
         flags |= {"responses": GOLDEN / "responses/qwen/math/all_correct.jsonl", "dataset": "math"}

@@ -38,11 +38,19 @@ class Run:
 Edge = tuple[str, str]
 
 
-def run(model, tokens, cut: Edge | None = None, kept: set[Edge] | None = None) -> Run:
+def run(
+    model,
+    tokens,
+    cut: Edge | None = None,
+    kept: set[Edge] | None = None,
+    means: dict | None = None,
+    share: float = 1.0,
+) -> Run:
     """Forward pass with hooks.
 
-    `cut` (writer, reader) takes that write out of that read; with `kept`, a reader reads the sum of
-    the writes that the kept edges bring it, and nothing else.
+    `cut` (writer, reader) takes a share of that write out of that read; with `kept`, a reader reads
+    the sum of the writes that the kept edges bring it, and of the others' `means` where these are
+    given, and nothing else.
     """
     state = Run(writes={}, reads={}, taps={}, seen={}, written={}, logits=None)
     handles = []
@@ -65,12 +73,14 @@ def run(model, tokens, cut: Edge | None = None, kept: set[Edge] | None = None) -
         state.seen[name] = list(state.writes)
         tapped = stream_TD + state.taps[name]
         if cut is not None and cut[1] == name:
-            tapped = tapped - state.writes[cut[0]]
+            tapped = tapped - share * state.writes[cut[0]]
         if kept is not None:
             tapped = torch.zeros_like(stream_TD)
             for writer in state.seen[name]:
                 if (writer, name) in kept:
                     tapped = tapped + state.writes[writer]
+                elif means is not None:
+                    tapped = tapped + means[writer]
         return tapped
 
     def read_at(name):
@@ -132,13 +142,24 @@ def run(model, tokens, cut: Edge | None = None, kept: set[Edge] | None = None) -
     return state
 
 
-def loss_of(
-    model, text: Text, cut: Edge | None = None, kept: set[Edge] | None = None
-) -> tuple[torch.Tensor, Run]:
-    """Self-entropy of the answer: mean over its tokens of -log softmax(logits)[token]."""
-    state = run(model, text.prompt + text.answer[:-1], cut, kept)
+def loss_of(model, text: Text, *args, **options) -> tuple[torch.Tensor, Run]:
+    """Self-entropy of the answer: mean over its tokens of -log softmax(logits)[token].
+
+    Further arguments are those of `run`.
+    """
+    state = run(model, text.prompt + text.answer[:-1], *args, **options)
     logits = state.logits[len(text.prompt) - 1 :]
     return torch.nn.functional.cross_entropy(logits, torch.tensor(text.answer)), state
+
+
+def mean_writes(model, texts: list[Text]) -> dict[str, torch.Tensor]:
+    """Mean over texts of each writer's mean write over the text's tokens, [D], by writer name."""
+    means = []
+    with torch.no_grad():
+        for text in texts:
+            writes = run(model, text.prompt + text.answer[:-1]).writes
+            means.append({name: write_TD.mean(dim=0) for name, write_TD in writes.items()})
+    return {name: sum(mean[name] for mean in means) / len(means) for name in means[0]}
 
 
 def tap_gradients(model, text: Text) -> tuple[dict, Run, float]:

@@ -9,9 +9,11 @@ import pytest
 from saved_study import PAIR, save_answers, save_study
 from toy_study import scores
 
+from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
 from experiments.report.gather import gather
+from experiments.statistics.metrics import METRICS
 from experiments.study.rule import Rule
 
 BASE_nWR, RL_nWR = scores(2, 10, seed=1), scores(2, 10, seed=2, gain=1.5)
@@ -93,6 +95,16 @@ def test_a_column_sum_above_its_bar_is_not_sound(directory):
         lambda data: data["sides"]["base"].update(health=0.03),
     )
     assert gather([directory]).health[0].sound is True, "bfloat16 rounds"
+
+
+def test_column_sums_say_which_readers_they_leave_out(directory):
+    changed(
+        directory / "math" / "cut0.1" / "metrics.json",
+        lambda data: data["sides"]["base"].update(health_without=["mlp"]),
+    )
+    first, *others = gather([directory]).health
+    assert "(mlp left out: this model reads there without a norm" in first.expected
+    assert not any("left out" in figure.expected for figure in others)
 
 
 def test_answers_give_accuracy_with_its_interval_and_begin_the_funnel(directory):
@@ -189,3 +201,19 @@ def test_a_missing_or_broken_file_is_named(directory, file, damage, said):
         gather([directory])
     assert said in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_model_and_text_are_read_where_they_were_split(directory):
+    cell = directory / "math" / "cut0.3"
+    without = gather([directory]).cells[1]
+    assert without.identical_texts == 0.0, "the made-up texts of both models are drawn apart"
+    assert without.model_text == {}
+    part = {"value": 0.5, "interval": [None, 1.0], "trend": "unclear"}
+    fields = {"values": {"base_on_base": 1.0}, "parts": {"model": part}}
+    found = {"metrics": {METRICS[0].key: fields, "a later metric": fields}, "losses": fields}
+    store.write_json(cell / "model_text.json", {"identical_texts": 0.0} | found)
+    split = gather([directory]).cells[1].model_text
+    assert set(split) == {METRICS[0].key, "loss"}
+    effect = split["loss"].parts["model"]
+    assert (effect.value, effect.interval[1], effect.trend) == (0.5, 1.0, "unclear")
+    assert np.isnan(effect.interval[0])

@@ -14,6 +14,7 @@ from eap_jax.graph import num_edges
 from experiments.report import page
 from experiments.report.verdict import verdicts
 from experiments.statistics.metrics import METRICS, TABLE_METRICS
+from experiments.statistics.model_text import Effect, Split
 
 WRITERS = ["input", "a0", "m0", "a1", "m1"]
 READERS = ["a0<q>", "a0<k>", "a0<v>", "m0", "a1<q>", "a1<k>", "a1<v>", "m1", "logits"]
@@ -163,6 +164,34 @@ def test_statistics_table_has_an_entropys_change_on_one_range_below_its_own(stud
     assert own[0] == "Information complexity"
     assert one[0] == "Information complexity on one range for both"
     assert one[4].startswith("+12.3")
+
+
+def test_model_and_text_stand_under_the_findings_with_their_sentence(study):
+    cell = study.cells[0]
+    parts = {
+        name: Effect(value=value, interval=(value - 1, value + 1), trend="rises")
+        for name, value in {"change": 3.0, "model": 1.0, "text": 2.0, "interaction": 0.5}.items()
+    }
+    split = Split(values={"base_on_base": 4.0}, parts=parts)
+    cell = dataclasses.replace(
+        cell, identical_texts=0.7, model_text={"distribution_kurtosis": split, "loss": split}
+    )
+    shown = Page(page.render(toy_study([cell])))
+    head, loss, kurtosis = rows(shown, f"Model and text, {cell.pair}")
+    assert head == ["Metric", "Change", "Model", "Text", "Interaction"]
+    assert (loss[0], kurtosis[0]) == ("Loss, nats a token", "Distribution kurtosis")
+    assert kurtosis[2] == "+25.0 % rises; 1.00 [0, 2.00]"
+    assert "the text more than the model changes distribution kurtosis" in shown.text(
+        "p", class_="texts"
+    )
+    counted = [" ".join(e[2].split()) for e in shown.all("p") if e[2].startswith("Counted of each")]
+    assert "of base and rl are the same in 70 % of the questions" in counted[0]
+    same = Page(
+        page.render(toy_study([dataclasses.replace(cell, identical_texts=1.0, model_text={})]))
+    )
+    assert "same counted text in all 10 questions, so every change is the model's" in same.text(
+        "p", class_="texts"
+    )
 
 
 def test_funnel_health_accuracies_sensitivities_and_origin_are_all_there(study, parsed):

@@ -181,3 +181,23 @@ def test_no_row_at_all_says_so():
 def test_settings_out_of_range_are_refused_by_name(settings, named):
     with pytest.raises(InputError, match=named):
         Rule(**({"alpha": 0.3} | settings))
+
+
+def test_texts_are_the_same_where_prompt_and_counted_tokens_are():
+    """Answers of 10 tokens, T_cut 3 and 6: the last four rows differ in the prompt, at token 2, at
+    token 5, and beyond what is counted."""
+    rows = []
+    for idx, (place, token) in enumerate([(None, 0), ("prompt", 0), (1, 0), (4, 0), (9, 0)]):
+        fields = {"idx": idx}
+        for side in toys.SIDES:
+            prompt, answer = [1, 2, 3], list(range(10, 20))
+            if side == "rl" and place == "prompt":
+                prompt[1] = token
+            elif side == "rl" and place is not None:
+                answer[place] = token
+            fields |= {f"{side}_prompt_tokens": prompt, f"{side}_answer_tokens": answer}
+        rows.append(row_of(fields))
+    short, long = (select(rows, Rule(alpha=alpha)) for alpha in (0.3, 0.6))
+    assert (short.cut, short.differing, short.identical_texts) == (3, [1, 2], 0.6)
+    assert (long.cut, long.differing) == (6, [1, 2, 3])
+    assert long.identical_texts == pytest.approx(0.4)

@@ -1,6 +1,9 @@
-"""A model on the device: answers in the checkpoint's dtype, scores in the numerics', never both."""
+"""A model on the device: answers in the checkpoint's dtype, scores in the numerics', never both; and
+two models that are one are refused."""
 
 import gc
+import json
+import shutil
 import weakref
 
 import hf_folder
@@ -9,7 +12,9 @@ import ml_dtypes
 import pytest
 import toys
 
+from converters.convert import to_orbax
 from eap_jax.parameters import separate_layers
+from experiments.errors import InputError
 from experiments.study.opened import open_study
 from experiments.study.pairs import pair_of
 from experiments.study.rule import Rule
@@ -21,12 +26,25 @@ TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"]
 @pytest.fixture
 def opened(tmp_path):
     """A pair stored in bfloat16 whose config.json says float32, scored in float32; what was said."""
-    params, said = toys.random_params(TOY.config), []
-    for side in ("base", "rl"):
+    said = []
+    for seed, side in enumerate(("base", "rl")):
+        params = toys.random_params(TOY.config, seed)
         hf_folder.write_toy(tmp_path / side, TOY, params, dtype=ml_dtypes.bfloat16)
-    pair = pair_of(str(tmp_path / "base"), str(tmp_path / "rl"))
-    study = Study(pair=pair, workdir=tmp_path, datasets=("math",), rules=(Rule(alpha=0.3),))
-    return open_study(study, said.append), said
+    return open_study(study_of(tmp_path / "base", tmp_path / "rl"), said.append), said
+
+
+def study_of(base, rl) -> Study:
+    pair = pair_of(str(base), str(rl))
+    return Study(pair=pair, workdir=base.parent, datasets=("math",), rules=(Rule(alpha=0.3),))
+
+
+def refusal(base, rl) -> str:
+    """The error of opening both, before which nothing is said."""
+    said = []
+    with pytest.raises(InputError) as error:
+        open_study(study_of(base, rl), said.append)
+    assert said == []
+    return str(error.value)
 
 
 def dtypes(tree) -> set[str]:
@@ -48,3 +66,31 @@ def test_answers_keep_the_checkpoints_precision_and_scores_have_the_numerics(ope
     gc.collect()
     assert first() is None, "two forms of a model in memory"
     assert opened.load("base").params is scored
+
+
+def test_two_forms_of_one_model_are_refused_as_identical(tmp_path):
+    params = toys.random_params(TOY.config)
+    hf_folder.write_toy(tmp_path / "one", TOY, params)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    to_orbax(tmp_path / "one", tmp_path / "orbax")
+    hf_folder.write_toy(tmp_path / "shards", TOY, params, shards=2, torch_dtype="bfloat16")
+    for name in ("one", "copy", "orbax", "shards"):
+        message = refusal(tmp_path / "one", tmp_path / name)
+        assert "the two models are identical, and nothing is measured" in message
+        assert str(tmp_path / name) in message
+        assert "tokenizer files" not in message
+
+
+def test_a_tokenizer_that_differs_is_said_and_another_spelling_of_it_is_not(tmp_path):
+    hf_folder.write_toy(tmp_path / "one", TOY, toys.random_params(TOY.config))
+    settings = {"bos_token": "<s>", "chat_template": "{{ messages }}"}
+    (tmp_path / "one" / "tokenizer_config.json").write_text(json.dumps(settings))
+    shutil.copytree(tmp_path / "one", tmp_path / "other")
+    other = tmp_path / "other" / "tokenizer_config.json"
+    other.write_text(json.dumps(settings, indent=2))
+    assert "tokenizer files" not in refusal(tmp_path / "one", tmp_path / "other")
+    other.write_text(json.dumps(settings | {"chat_template": "another"}))
+    (tmp_path / "other" / "merges.txt").write_text("a b\n")
+    message = refusal(tmp_path / "one", tmp_path / "other")
+    assert "identical" in message
+    assert "only tokenizer files differ (tokenizer_config.json, merges.txt)" in message
