@@ -28,6 +28,9 @@ from eap_jax.transformer import embed, unembed
 
 Edge = tuple[int, int]
 
+# What a run costs beside its texts, in tokens: the weights are read once.
+_TOKENS_OF_A_RUN = 64
+
 
 @flax.struct.dataclass
 class CutLosses:
@@ -82,8 +85,11 @@ def cut_losses(
         params, batch, texts.last_BTD[None], config=config, objective=objective
     )[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
-    together = max(1, rows // batch.tokens_BT.shape[0])
-    for layer, places in _by_layer(edges, config.num_layers):
+    by_layer = _by_layer(edges, config.num_layers)
+    together = _together(
+        [len(places) for _, places in by_layer], max(1, rows // len(batch.tokens_BT)), batch
+    )
+    for layer, places in by_layer:
         for first in range(0, len(places), together):
             part = places[first : first + together]
             # Always as many, so that one program serves all; the last ones are repeated.
@@ -101,6 +107,20 @@ def cut_losses(
             if progress is not None:
                 progress(len(part))
     return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)
+
+
+def _together(counts: Sequence[int], most: int, batch: Batch) -> int:
+    """How many cuts run at once: one number for all layers, so that one program serves them.
+
+    A layer's last run is filled up with copies, so a number far above the layers' own counts wastes
+    most of the work, and a small one reads the weights too often.
+    """
+    tokens = batch.tokens_BT.size
+    work = {
+        cuts: sum(-(-count // cuts) for count in counts) * (cuts * tokens + _TOKENS_OF_A_RUN)
+        for cuts in range(1, most + 1)
+    }
+    return min(work, key=lambda cuts: (work[cuts], -cuts))
 
 
 def check_edges(edges: Sequence[Edge], config: ModelConfig) -> None:
