@@ -16,6 +16,7 @@ What to import, one module a line; importing the package itself loads none of th
   ablation      cut_losses: what cutting an edge really does to the loss
   streamed_ablation  cut_losses_streamed: the same, layer by layer
   circuit       circuit_losses: the loss when only some edges are kept
+  streamed_circuit  circuit_losses_streamed: the same, layer by layer
   metrics       intensity, complexity, kurtosis, diversity, output_entropy: measures of a stack of
                 score matrices (numpy and scipy only)
   sharding      make_mesh, place_parameters, place_batch, layout: several devices
