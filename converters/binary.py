@@ -4,21 +4,24 @@
 | --- | --- | --- |
 | main returns | | what it returns, 0 for None |
 | --help, --version | | 0 |
+| good, with a warning | `warning: ` and one line, each once | 0 |
 | bad input, out of memory | `error: ` and one line | 1 |
 | bad flag | `error: ` and one line | 2 |
 | interrupt | `interrupted` | 130 |
 | defect of ours | its traceback | 1 |
 """
 
+import contextlib
 import importlib.metadata
 import inspect
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
 from absl import app, flags, logging
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, CheckpointWarning
 
 Main = Callable[[list[str]], int | None]
 
@@ -57,6 +60,10 @@ def guarded(main: Main, *, bad_input: tuple[type[Exception], ...] = ()) -> Main:
     def run(argv: list[str]) -> int | None:
         # Orbax logs every step, and also the errors that it raises.
         logging.set_verbosity(logging.FATAL)
+        with _warnings_as_lines():
+            return ended(argv)
+
+    def ended(argv: list[str]) -> int | None:
         try:
             if len(argv) > 1:
                 raise flags.Error(f"unexpected argument {argv[1]!r}")
@@ -72,6 +79,29 @@ def guarded(main: Main, *, bad_input: tuple[type[Exception], ...] = ()) -> Main:
             return 130
 
     return run
+
+
+@contextlib.contextmanager
+def _warnings_as_lines():
+    """Warnings about a checkpoint as one line for the user; Python shows the others in its own way.
+
+    Each line once: a config.json is read several times in a run, and Python forgets what it has shown
+    whenever a library changes the filters.
+    """
+    usual, seen = warnings.showwarning, set()
+
+    def show(message, category, *args, **kwargs):
+        if not issubclass(category, CheckpointWarning):
+            usual(message, category, *args, **kwargs)
+        elif str(message) not in seen:
+            seen.add(str(message))
+            print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = usual
 
 
 def version() -> str:

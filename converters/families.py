@@ -80,7 +80,7 @@ class Family:
       activation_key: key of the MLP's activation.
       activation: where the key is missing.
       attention_bias: `attention_bias` is honoured, for q, k, v and o.
-      qkv_bias: q, k and v have biases whatever the keys say but `qkv_bias` (Qwen2).
+      qkv_bias: q, k and v have biases whatever the keys say (Qwen2).
       mlp_bias: `mlp_bias` is honoured.
       windows: None: a window is not honoured.
       local_rope: None: all layers rotate alike.
@@ -89,6 +89,7 @@ class Family:
       original_context: `original_max_position_embeddings` beside the other keys is honoured before
         the one inside `rope_scaling`; its value where the key is missing.
       rope_names: other names of rope kinds that config.json may have.
+      rope_kinds: the only kinds that transformers reads for it; None: all.
       tensors: names of a block's tensors inside the layer, by names of `parameters.block_axes`.
       fused: tensors that hold several of ours, one below the other.
     """
@@ -113,6 +114,7 @@ class Family:
     partial_rotary: bool = False
     original_context: int | None = None
     rope_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    rope_kinds: tuple[str, ...] | None = None
     tensors: Mapping[str, str]
     fused: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
@@ -214,7 +216,8 @@ FAMILIES: dict[str, Family] = {
         Family(
             architecture="Phi3ForCausalLM", model_type="phi3", norm_eps=1e-5,
             windows=Windows(default=None, typed=False), partial_rotary=True,
-            original_context=4096, rope_names={"su": "longrope", "yarn": "longrope"}, tensors=_PRE,
+            original_context=4096, rope_names={"su": "longrope", "yarn": "longrope"},
+            rope_kinds=("default", "longrope"), tensors=_PRE,
             fused={
                 "self_attn.qkv_proj.weight": ("q", "k", "v"),
                 "mlp.gate_up_proj.weight": ("gate", "up"),

@@ -2,57 +2,32 @@
 
 Reads the spellings of transformers 4 (`rope_theta`, `rope_scaling`, `torch_dtype`) and 5
 (`rope_parameters`, `dtype`, `layer_types`). The file is read as it is: transformers' config objects
-rename and fill in keys, so that a forgotten key would pass unnoticed. Every key is either honoured,
-known not to change the model's output, or refused by name.
+rename and fill in keys, so that a forgotten key would pass unnoticed. A key that acts on the forward
+pass is honoured or refused by name; one that nothing here knows is ignored with a warning (hf_keys).
 """
 
 import json
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, CheckpointWarning
 from converters.families import FAMILIES, Family
 from converters.gguf_config import config_of
 from converters.gguf_file import is_gguf, read_header
-from converters.hf_fields import SIZES, read_fields, write_fields
+from converters.hf_fields import read_fields, write_fields
+from converters.hf_keys import unknown_keys
 from converters.hf_rope import read_rope, write_rope
+from converters.hf_values import shown
+from converters.other_families import why_not
 from eap_jax.config import ModelConfig
 
 ARCHITECTURES = tuple(FAMILIES)
 DTYPES = ("float32", "float16", "bfloat16")
-
-# Keys that every family reads.
-_HONOURED = {
-    *SIZES, "architectures", "num_key_value_heads", "head_dim", "rms_norm_eps",
-    "tie_word_embeddings", "rope_theta", "rope_scaling", "rope_parameters",
-    "partial_rotary_factor", "attention_bias", "mlp_bias", "qkv_bias", "sliding_window",
-    "use_sliding_window", "max_window_layers", "layer_types", "torch_dtype", "dtype", "model_type",
-}  # fmt: skip
-# Token ids, training and bookkeeping: they do not change the output of a forward pass.
-_HARMLESS = {
-    "_name_or_path", "attention_dropout", "bos_token_id", "eos_token_id", "pad_token_id",
-    "unk_token_id", "decoder_start_token_id", "chunk_size_feed_forward", "id2label", "label2id",
-    "initializer_range", "is_encoder_decoder", "max_position_embeddings",
-    "output_attentions", "output_hidden_states", "return_dict", "transformers_version",
-    "use_cache", "problem_type", "use_mrope", "_attn_implementation",
-    "_attn_implementation_autoset", "tokenizer_class", "cache_implementation", "embd_pdrop",
-    "resid_pdrop", "_sliding_window_pattern",
-}  # fmt: skip
-# Keys that are harmless at one value only.
-_NEUTRAL = {
-    "pretraining_tp": (1,),
-    "rope_interleaved": (False,),
-    "is_decoder": (False, True),
-    "add_cross_attention": (False,),
-    "cross_attention_hidden_size": (None,),
-    "tie_encoder_decoder": (False,),
-    "quantization_config": (None,),
-    "pruned_heads": ({}, None),
-    "auto_map": (None,),
-    "lm_head_bias": (False,),
-    "attn_logit_softcapping": (None,),
-    "use_bidirectional_attention": (False, None),
-}
+_BY_MODEL_TYPE = {family.model_type: family for family in FAMILIES.values()}
+# Far beyond any model; a product of sizes below it can be counted in 64 bits.
+_MOST_PARAMETERS = 2**60
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -62,11 +37,17 @@ def read_json(path: Path) -> dict[str, Any]:
       CheckpointError: no such file, not JSON, or not an object.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        data = json.loads(
+            path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite
+        )
     except FileNotFoundError:
         raise CheckpointError(f"{path}: no such file") from None
-    except ValueError as error:  # not JSON, not UTF-8, or NaN
+    except ValueError as error:  # not JSON, not UTF-8, NaN, or beyond a float
         raise CheckpointError(f"{path}: expected JSON, found {error}") from None
+    except RecursionError:
+        raise CheckpointError(
+            f"{path}: expected JSON, found objects or lists nested too deeply"
+        ) from None
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
     return data
@@ -98,9 +79,17 @@ def read_family(directory: str | Path) -> Family:
 
 
 def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfig:
-    """ModelConfig of a decoded config.json; `place` names it in errors."""
+    """ModelConfig of a decoded config.json; `place` names it in messages.
+
+    Warns:
+      CheckpointWarning: once, with all keys that are not known.
+
+    Raises:
+      CheckpointError: see `read_config`.
+    """
     family = _family(data, place)
-    _check_keys(data, family, place)
+    unknown = unknown_keys(data, family, place)
+    stated_dtype(data, place)
     fields = read_fields(data, family, place)
     fields |= read_rope(
         data,
@@ -110,20 +99,63 @@ def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfi
         place=place,
     )
     try:
-        return ModelConfig(**fields)
+        config = ModelConfig(**fields)
     except ValueError as error:
         raise CheckpointError(f"{place}: {error}") from None
+    if config.num_parameters > _MOST_PARAMETERS:
+        raise CheckpointError(
+            f"{place}: expected sizes of a model that can exist, found {config.num_parameters} "
+            "weights"
+        )
+    if unknown:
+        names = ", ".join(map(shown, unknown))
+        warnings.warn(
+            f"{place}: ignored keys that are not known: {names}", CheckpointWarning, stacklevel=2
+        )
+    return config
+
+
+def stated_dtype(data: dict[str, Any], place: str) -> str | None:
+    """The weights' dtype that config.json states, one of `DTYPES`, or None.
+
+    Raises:
+      CheckpointError: another one.
+    """
+    found = None
+    for key in ("torch_dtype", "dtype"):
+        value = data.get(key)
+        name = value.removeprefix("torch.") if isinstance(value, str) else value
+        if name is not None and name not in DTYPES:
+            raise CheckpointError(
+                f"{place}: {key}: expected one of {', '.join(DTYPES)}, found {shown(value)}"
+            )
+        found = name or found
+    return found
 
 
 def _family(data: dict[str, Any], place: str) -> Family:
-    architectures = data.get("architectures")
+    """By `architectures`, or by `model_type` where that is missing."""
+    architectures, model_type = data.get("architectures"), data.get("model_type")
+    if architectures is None and isinstance(model_type, str) and model_type in _BY_MODEL_TYPE:
+        return _BY_MODEL_TYPE[model_type]
     one = isinstance(architectures, list) and len(architectures) == 1
     found = architectures[0] if one else architectures
-    if not one or found not in FAMILIES:
+    family = FAMILIES.get(found) if one and isinstance(found, str) else None
+    if family is None:
+        key, value = ("architectures", found)
+        if architectures is None and model_type is not None:
+            key, value = "model_type", model_type
+        reason = why_not(data, found if one else None, set(_BY_MODEL_TYPE))
         raise CheckpointError(
-            f"{place}: architectures: expected one of {', '.join(ARCHITECTURES)}, found {found!r}"
+            f"{place}: {key}: expected one of {', '.join(ARCHITECTURES)}, found {shown(value)}: "
+            f"{reason}"
         )
-    return FAMILIES[found]
+    if model_type not in (None, family.model_type):
+        raise CheckpointError(
+            f"{place}: model_type: expected {family.model_type} as in architectures, "
+            f"found {shown(model_type)}"
+        )
+    return family
 
 
 def to_hf_config(
@@ -153,40 +185,12 @@ def to_hf_config(
     return data
 
 
-def _check_keys(data: dict[str, Any], family: Family, place: str) -> None:
-    own = {number.key for number in family.numbers.values()} | {family.activation_key}
-    if family.unrotated:
-        own |= {"no_rope_layers", "no_rope_layer_interval"}
-    if family.windows is not None:
-        own.add(family.windows.period_key)
-    if family.local_rope is not None:
-        own.add(family.local_rope.key)
-    if family.original_context is not None:
-        own.add("original_max_position_embeddings")
-    if family.activation_key != "hidden_act":
-        own.add("hidden_act")  # not read where the other key is
-    for key, value in data.items():
-        if key in own:
-            continue
-        if key in _NEUTRAL:
-            if value not in _NEUTRAL[key]:
-                raise CheckpointError(
-                    f"{place}: {key}: expected {_NEUTRAL[key][0]!r}, the only value that this "
-                    f"model honours, found {value!r}"
-                )
-        elif key not in _HONOURED | _HARMLESS:
-            raise CheckpointError(f"{place}: unknown key {key!r} with value {value!r}")
-    if data.get("model_type", family.model_type) != family.model_type:
-        raise CheckpointError(
-            f"{place}: model_type: expected {family.model_type} as in architectures, "
-            f"found {data['model_type']!r}"
-        )
-    for key in ("torch_dtype", "dtype"):
-        if data.get(key) not in (None, *DTYPES):
-            raise CheckpointError(
-                f"{place}: {key}: expected one of {', '.join(DTYPES)}, found {data[key]!r}"
-            )
-
-
-def _refuse_constant(text: str):
+def _refuse(text: str):
     raise ValueError(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text[:40]}, which is beyond every float")
+    return value

@@ -4,6 +4,7 @@ from typing import Any
 
 from converters.errors import CheckpointError
 from converters.families import ACTIVATIONS, Family
+from converters.hf_values import LARGEST_HEAD, LARGEST_SIZE, MOST_LAYERS, flag, number, shown, whole
 from eap_jax.config import ModelConfig
 
 SIZES = {
@@ -13,6 +14,7 @@ SIZES = {
     "intermediate_size": "d_ff",
     "num_attention_heads": "num_heads",
 }
+_ACTIVATION_KEYS = ("hidden_act", "hidden_activation", "activation_function")
 
 
 def read_fields(data: dict[str, Any], family: Family, place: str) -> dict[str, Any]:
@@ -31,32 +33,34 @@ def read_fields(data: dict[str, Any], family: Family, place: str) -> dict[str, A
     for key, name in SIZES.items():
         if key not in data:
             raise CheckpointError(f"{place}: expected the key {key}, found none")
-        fields[name] = whole(data, key, place, least=1)
+        most = MOST_LAYERS if key == "num_hidden_layers" else LARGEST_SIZE
+        fields[name] = whole(data, key, place, most=most)
     kv_heads = data.get("num_key_value_heads", family.kv_heads)
-    bias = _bias(data, "attention_bias", family.attention_bias, family, place)
-    qkv_bias = flag(data, "qkv_bias", family.qkv_bias or bias, place)
-    if qkv_bias != bias and not family.qkv_bias:
+    if kv_heads is not None:
+        kv_heads = whole({"num_key_value_heads": kv_heads}, "num_key_value_heads", place)
+    epsilon = data.get("rms_norm_eps", family.norm_eps)
+    if number(epsilon, f"{place}: rms_norm_eps") > 1:
+        raise CheckpointError(f"{place}: rms_norm_eps: expected at most 1, found {shown(epsilon)}")
+    bias = _bias(data, "attention_bias", family.attention_bias or family.qkv_bias, family, place)
+    qkv_bias = family.qkv_bias or bias
+    if flag(data, "qkv_bias", qkv_bias, place) != qkv_bias:
         raise CheckpointError(f"{place}: qkv_bias: {family.architecture} does not honour it")
     fields |= {
         "num_kv_heads": fields["num_heads"] if kv_heads is None else kv_heads,
         "head_dim": _head_dim(data, fields, family, place),
-        "norm_eps": data.get("rms_norm_eps", family.norm_eps),
+        "norm_eps": epsilon,
         "qkv_bias": qkv_bias,
-        "output_bias": bias,
+        "output_bias": bias and family.attention_bias,
         "mlp_bias": _bias(data, "mlp_bias", family.mlp_bias, family, place),
         "tied_embeddings": flag(data, "tie_word_embeddings", family.tied, place),
         "activation": _activation(data, family, place),
         "layer_rotary": _rotated(data, fields["num_layers"], family, place),
     }
     fields["layer_windows"] = _windows(data, family, fields, place)
-    for name, number in family.numbers.items():
-        value = data.get(number.key, number.default)
+    for name, setting in family.numbers.items():
+        value = data.get(setting.key, setting.default)
         if value is not None:
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise CheckpointError(
-                    f"{place}: {number.key}: expected a positive number, found {value!r}"
-                )
-            fields[name] = number.read(value)
+            fields[name] = setting.read(number(value, f"{place}: {setting.key}"))
     return fields | dict(family.fixed)
 
 
@@ -76,10 +80,10 @@ def write_fields(config: ModelConfig, family: Family) -> dict[str, Any]:
         data["attention_bias"] = config.output_bias
     if family.mlp_bias:
         data["mlp_bias"] = config.mlp_bias
-    for name, number in family.numbers.items():
+    for name, setting in family.numbers.items():
         value = getattr(config, name)
-        if number.write is not None:
-            data[number.key] = None if value is None else number.write(value)
+        if setting.write is not None:
+            data[setting.key] = None if value is None else setting.write(value)
     if family.unrotated:
         rotated = config.layer_rotary or (True,) * config.num_layers
         data["no_rope_layers"] = [int(rotates) for rotates in rotated]
@@ -88,38 +92,21 @@ def write_fields(config: ModelConfig, family: Family) -> dict[str, Any]:
     return data
 
 
-def flag(data: dict[str, Any], key: str, default: bool, place: str) -> bool:
-    """A key that is true or false."""
-    value = data.get(key)
-    if value is None:
-        return default
-    if not isinstance(value, bool):
-        raise CheckpointError(f"{place}: {key}: expected true or false, found {value!r}")
-    return value
-
-
-def whole(data: dict[str, Any], key: str, place: str, *, least: int) -> int:
-    """A key that is a whole number."""
-    value = data[key]
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        kind = "a positive whole number" if least else "a whole number, 0 or more"
-        raise CheckpointError(f"{place}: {key}: expected {kind}, found {value!r}")
-    return value
-
-
 def _head_dim(data, fields, family: Family, place: str) -> int:
-    head_dim = data.get("head_dim")
-    if head_dim is None:
-        head_dim = family.head_dim
+    head_dim = data.get("head_dim", family.head_dim)
     if head_dim is not None:
-        return head_dim
+        return whole({"head_dim": head_dim}, "head_dim", place, most=LARGEST_HEAD)
+    if (
+        family.head_dim is not None
+    ):  # transformers refuses null there, and nothing says what it means
+        raise CheckpointError(f"{place}: head_dim: expected a positive whole number, found None")
     d_model, num_heads = fields["d_model"], fields["num_heads"]
     if d_model % num_heads:
         raise CheckpointError(
             f"{place}: hidden_size {d_model} is no multiple of num_attention_heads {num_heads} "
             "and head_dim is not given"
         )
-    return d_model // num_heads
+    return whole({"head_dim": d_model // num_heads}, "head_dim", place, most=LARGEST_HEAD)
 
 
 def _bias(data, key: str, honoured: bool, family: Family, place: str) -> bool:
@@ -130,14 +117,23 @@ def _bias(data, key: str, honoured: bool, family: Family, place: str) -> bool:
 
 
 def _activation(data, family: Family, place: str) -> str:
-    name = data.get(family.activation_key)
-    name = family.activation if name is None else name
-    if name not in ACTIVATIONS:
-        raise CheckpointError(
-            f"{place}: {family.activation_key}: expected one of {', '.join(ACTIVATIONS)}, "
-            f"found {name!r}"
-        )
-    return ACTIVATIONS[name]
+    """The activation under the family's key; another key for it may repeat it."""
+    own = data.get(family.activation_key)
+    names = {family.activation_key: family.activation if own is None else own}
+    for key in _ACTIVATION_KEYS:
+        if data.get(key) is not None:
+            names[key] = data[key]
+    for key, name in names.items():
+        if not isinstance(name, str) or name not in ACTIVATIONS:
+            raise CheckpointError(
+                f"{place}: {key}: expected one of {', '.join(ACTIVATIONS)}, found {shown(name)}"
+            )
+        if ACTIVATIONS[name] != ACTIVATIONS[names[family.activation_key]]:
+            raise CheckpointError(
+                f"{place}: {family.activation_key} {names[family.activation_key]!r} and {key} "
+                f"{name!r} contradict each other"
+            )
+    return ACTIVATIONS[names[family.activation_key]]
 
 
 def _rotated(data, num_layers: int, family: Family, place: str) -> tuple[bool, ...] | None:
@@ -146,14 +142,13 @@ def _rotated(data, num_layers: int, family: Family, place: str) -> tuple[bool, .
         return None
     layers = data.get("no_rope_layers")
     if layers is None:
-        interval = whole(
-            {"no_rope_layer_interval": 4} | data, "no_rope_layer_interval", place, least=1
-        )
+        interval = whole({"no_rope_layer_interval": 4} | data, "no_rope_layer_interval", place)
         layers = [int((layer + 1) % interval != 0) for layer in range(num_layers)]
-    if not isinstance(layers, list) or len(layers) < num_layers or set(layers) - {0, 1}:
+    known = isinstance(layers, list) and all(type(layer) is int for layer in layers)
+    if not known or len(layers) < num_layers or set(layers) - {0, 1}:
         raise CheckpointError(
             f"{place}: no_rope_layers: expected {num_layers} entries, 1 (rotated) or 0, "
-            f"found {layers!r}"
+            f"found {shown(layers)}"
         )
     rotated = tuple(map(bool, layers[:num_layers]))
     return None if all(rotated) else rotated
@@ -164,11 +159,15 @@ def _windows(data, family: Family, fields, place: str) -> tuple[int | None, ...]
     rule, num_layers = family.windows, fields["num_layers"]
     kinds = _layer_types(data, num_layers, place)
     if rule is None:
-        for key in ("sliding_window", "use_sliding_window"):
-            if data.get(key):
-                raise CheckpointError(f"{place}: {key}: {family.architecture} does not honour it")
+        asked = flag(data, "use_sliding_window", True, place)
+        if asked and data.get("sliding_window"):
+            raise CheckpointError(
+                f"{place}: sliding_window: {family.architecture} does not honour it, found "
+                f"{shown(data['sliding_window'])}"
+            )
         size, windowed = None, [False] * num_layers
     else:
+        _check_switch(data, family, place)
         used = not rule.switched or flag(data, "use_sliding_window", False, place)
         size = _window_size(data, rule.default, place) if used else None
         windowed = [size is not None] * num_layers
@@ -177,7 +176,7 @@ def _windows(data, family: Family, fields, place: str) -> tuple[int | None, ...]
             windowed = [asked and layer >= full for layer, asked in enumerate(windowed)]
         if rule.period is not None:
             key = rule.period_key or ""
-            period = whole({key: rule.period} | data, key, place, least=1)
+            period = whole({key: rule.period} | data, key, place)
             windowed = [asked and (i + 1) % period != 0 for i, asked in enumerate(windowed)]
         if rule.unrotated:
             rotated = fields["layer_rotary"] or (True,) * num_layers
@@ -194,13 +193,31 @@ def _windows(data, family: Family, fields, place: str) -> tuple[int | None, ...]
     return tuple(size if w else None for w in windowed) if any(windowed) else None
 
 
+def _check_switch(data, family: Family, place: str) -> None:
+    """Refuse a switch of windows that transformers does not look at in this family."""
+    rule = family.windows
+    if rule.switched:
+        return
+    used = flag(data, "use_sliding_window", True, place)
+    if not used and data.get("sliding_window", rule.default) is not None:
+        raise CheckpointError(
+            f"{place}: use_sliding_window: {family.architecture} does not honour it; "
+            "expected sliding_window null where no layer has a window"
+        )
+    if used and data.get("sliding_window") and data.get("max_window_layers"):
+        raise CheckpointError(
+            f"{place}: max_window_layers: {family.architecture} does not honour it, found "
+            f"{shown(data['max_window_layers'])}"
+        )
+
+
 def _layer_types(data, num_layers: int, place: str) -> list[str] | None:
     kinds = data.get("layer_types")
     known = ("full_attention", "sliding_attention")
     counted = kinds is None or (isinstance(kinds, list) and len(kinds) == num_layers)
     if not counted or any(kind not in known for kind in kinds or ()):
         raise CheckpointError(
-            f"{place}: layer_types: expected {num_layers} entries of {known}, found {kinds!r}"
+            f"{place}: layer_types: expected {num_layers} entries of {known}, found {shown(kinds)}"
         )
     return kinds
 
@@ -208,7 +225,7 @@ def _layer_types(data, num_layers: int, place: str) -> list[str] | None:
 def _window_size(data, default: int | None, place: str) -> int | None:
     if data.get("sliding_window", default) is None:
         return None
-    return whole({"sliding_window": default} | data, "sliding_window", place, least=1)
+    return whole({"sliding_window": default} | data, "sliding_window", place)
 
 
 def _write_windows(config: ModelConfig, family: Family) -> dict[str, Any]:

@@ -2,31 +2,20 @@
 
 The old spelling has `rope_theta`, `rope_scaling` and `partial_rotary_factor` beside each other, the
 new one all of them inside `rope_parameters`, and where layers differ one such object for each of
-`full_attention` and `sliding_attention`.
+`full_attention` and `sliding_attention`. A setting is honoured wherever it stands; two places that
+say different things are refused. hf_rope_kinds reads the numbers of one kind of scaling.
 """
 
-import math
 from typing import Any
 
 from converters.errors import CheckpointError
 from converters.families import Family
+from converters.hf_rope_kinds import CONTEXT, read_scaling
+from converters.hf_values import number, shown
 from eap_jax.config import ModelConfig, RopeScaling
 
-# Keys of each kind: those that must be there, and those that may be.
-_KEYS: dict[str, tuple[set[str], set[str]]] = {
-    "default": (set(), set()),
-    "linear": ({"factor"}, set()),
-    "llama3": ({"factor", "low_freq_factor", "high_freq_factor"}, set()),
-    "yarn": (
-        {"factor"},
-        {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"},
-    ),
-    "longrope": ({"short_factor", "long_factor"}, {"factor", "attention_factor"}),
-    "dynamic": ({"factor"}, set()),
-}  # fmt: skip
-_WITH_CONTEXT = ("llama3", "yarn", "longrope")
-_CONTEXT = "original_max_position_embeddings"
 _LAYERS = ("full_attention", "sliding_attention")
+_PART = "partial_rotary_factor"
 
 
 def read_rope(
@@ -45,46 +34,38 @@ def read_rope(
       CheckpointError: a kind of scaling that is not honoured, a number out of range, or keys that
         contradict each other.
     """
-    objects = {}
-    for key in ("rope_scaling", "rope_parameters"):
-        value = data.get(key)
-        if value is not None and not isinstance(value, dict):
-            raise CheckpointError(f"{place}: {key}: expected an object or null, found {value!r}")
-        objects[key] = dict(value or {})
-    new, local = objects["rope_parameters"], {}
-    if set(new) & set(_LAYERS):
-        if family.local_rope is None:
-            raise CheckpointError(
-                f"{place}: rope_parameters: {family.architecture} has the same for all layers"
-            )
-        new, local = (dict(new.get(layer) or {}) for layer in _LAYERS)
-    thetas = {
-        "rope_theta": data.get("rope_theta"),
-        "rope_parameters.rope_theta": new.pop("rope_theta", None),
-        "rope_scaling.rope_theta": objects["rope_scaling"].pop("rope_theta", None),
+    places = _objects(data, family, place)
+    local = places.pop(f"rope_parameters.{_LAYERS[1]}", {})
+    own = {"": data} | {f"{key}.": values for key, values in places.items()}
+    theta = _agreed({f"{key}rope_theta": at.get("rope_theta") for key, at in own.items()}, place)
+    theta = family.rope_theta if theta is None else theta
+    parts = own | {f"rope_parameters.{_LAYERS[1]}.": local}
+    part = _agreed({f"{key}{_PART}": at.get(_PART) for key, at in parts.items()}, place)
+    scalings = {
+        key: read_scaling(values, data, family, f"{place}: {key}", per_layer="." in key)
+        for key, values in places.items()
+        if set(values) - {"rope_theta", _PART}
     }
-    theta = _agreed(thetas, place)
-    parts = {
-        "partial_rotary_factor": data.get("partial_rotary_factor"),
-        "rope_parameters.partial_rotary_factor": new.pop("partial_rotary_factor", None),
-        "rope_scaling.partial_rotary_factor": objects["rope_scaling"].pop(
-            "partial_rotary_factor", None
-        ),
-    }
-    scalings = [
-        _scaling(values, data, family, place, key)
-        for key, values in (("rope_scaling", objects["rope_scaling"]), ("rope_parameters", new))
-        if values
-    ]
-    if scalings[1:] and scalings[0] != scalings[1]:
-        raise CheckpointError(f"{place}: rope_scaling and rope_parameters contradict each other")
+    if len(set(scalings.values())) > 1:
+        raise CheckpointError(f"{place}: {' and '.join(scalings)} contradict each other")
     fields = {
-        "rope_theta": family.rope_theta if theta is None else theta,
-        "rope_scaling": scalings[0] if scalings else None,
-        "rotary_dim": _rotary_dim(_agreed(parts, place), head_dim, family, place),
+        "rope_theta": theta,
+        "rope_scaling": next(iter(scalings.values()), None),
+        "rotary_dim": _rotary_dim(part, head_dim, family, place),
     }
     if family.local_rope is not None and windowed:
         fields |= _local(fields, local, data, family, place)
+    for name in ("rope_theta", "local_rope_theta"):
+        if not fields.get(name, 2) > 1:
+            raise CheckpointError(
+                f"{place}: rope_theta: expected more than 1, found {fields[name]}"
+            )
+    size = fields["rotary_dim"] or head_dim
+    scalings = [fields["rope_scaling"], fields.get("local_rope_scaling")]
+    if size == 2 and any(each is not None and each.kind == "dynamic" for each in scalings):
+        raise CheckpointError(
+            f"{place}: rope type dynamic expects more than 2 rotated numbers a head"
+        )
     return fields
 
 
@@ -100,7 +81,7 @@ def write_rope(config: ModelConfig, family: Family) -> dict[str, Any]:
             if each.kind == "dynamic":
                 data["max_position_embeddings"] = each.original_context
             elif family.original_context is not None:
-                data[_CONTEXT] = each.original_context
+                data[CONTEXT] = each.original_context
     if family.local_rope is not None and config.layer_windows is not None:
         del data["rope_theta"]
         local_theta, local_scaling = config.local_rope_theta, config.local_rope_scaling
@@ -116,17 +97,59 @@ def write_rope(config: ModelConfig, family: Family) -> dict[str, Any]:
     return data
 
 
+def _objects(data, family: Family, place: str) -> dict[str, dict[str, Any]]:
+    """Every object of rotary settings by its place, without keys that are null."""
+    found = {}
+    for key in ("rope_scaling", "rope_parameters"):
+        value = data.get(key)
+        if value is not None and not isinstance(value, dict):
+            raise CheckpointError(
+                f"{place}: {key}: expected an object or null, found {shown(value)}"
+            )
+        found[key] = {name: one for name, one in (value or {}).items() if one is not None}
+    new = found["rope_parameters"]
+    layers = {layer: new.pop(layer) for layer in _LAYERS if layer in new}
+    if set(_LAYERS) & set(found["rope_scaling"]):
+        raise CheckpointError(f"{place}: rope_scaling: expected one object for all layers")
+    if layers and family.local_rope is None:
+        raise CheckpointError(
+            f"{place}: rope_parameters: {family.architecture} has the same for all layers"
+        )
+    for layer, value in layers.items():
+        key = f"rope_parameters.{layer}"
+        if not isinstance(value, dict):
+            raise CheckpointError(
+                f"{place}: {key}: expected an object or null, found {shown(value)}"
+            )
+        found[key] = {name: one for name, one in value.items() if one is not None}
+    if family.local_rope is not None and new:
+        _check_flat(found.pop("rope_parameters"), data, found, family, place)
+    return found
+
+
+def _check_flat(new, data, found, family: Family, place: str) -> None:
+    """Where layers differ, transformers looks at no setting that stands for all of them at once."""
+    full = found.get(f"rope_parameters.{_LAYERS[0]}", {})
+    read = full.get("rope_theta", data.get("rope_theta", family.rope_theta))
+    rest = set(new) - {"rope_theta", "rope_type", "type"}
+    kinds = {new[name] for name in ("rope_type", "type") if isinstance(new.get(name), str)}
+    if rest or kinds - {"default"} or new.get("rope_theta", read) != read:
+        raise CheckpointError(
+            f"{place}: rope_parameters: {family.architecture} expects an object for each of "
+            f"{', '.join(_LAYERS)}, found {shown(new)}"
+        )
+
+
 def _local(fields, local, data, family: Family, place: str) -> dict[str, Any]:
     """Fields of layers with a window; none where they rotate as the others do."""
     rule = family.local_rope
-    thetas = {"rope_parameters.sliding_attention.rope_theta": local.pop("rope_theta", None)}
+    key = f"rope_parameters.{_LAYERS[1]}"
+    thetas = {f"{key}.rope_theta": local.get("rope_theta")}
     if rule.key is not None:
         thetas[rule.key] = data.get(rule.key)
     theta = _agreed(thetas, place)
     theta = rule.default if theta is None else theta
-    scaling = None
-    if local:
-        scaling = _scaling(local, data, family, place, "rope_parameters.sliding_attention")
+    scaling = read_scaling(local, data, family, f"{place}: {key}", per_layer=True)
     if (theta, scaling) == (fields["rope_theta"], fields["rope_scaling"]):
         return {}
     return {"local_rope_theta": theta, "local_rope_scaling": scaling}
@@ -136,10 +159,10 @@ def _agreed(values: dict[str, Any], place: str) -> float | None:
     """The one number under several keys, or None."""
     given = {key: value for key, value in values.items() if value is not None}
     for key, value in given.items():
-        _check_positive(value, f"{place}: {key}")
+        number(value, f"{place}: {key}")
     if len(set(given.values())) > 1:
-        shown = " and ".join(f"{key} {value}" for key, value in given.items())
-        raise CheckpointError(f"{place}: {shown} contradict each other")
+        shown_all = " and ".join(f"{key} {value}" for key, value in given.items())
+        raise CheckpointError(f"{place}: {shown_all} contradict each other")
     return next(iter(given.values()), None)
 
 
@@ -148,113 +171,15 @@ def _rotary_dim(part: float | None, head_dim: int, family: Family, place: str) -
         return None
     if not family.partial_rotary:
         raise CheckpointError(
-            f"{place}: partial_rotary_factor: expected 1, the only value that this model "
-            f"honours, found {part!r}"
+            f"{place}: {_PART}: expected 1, the only value that this model honours, found {part!r}"
         )
-    return int(head_dim * part)
-
-
-def _scaling(
-    values: dict[str, Any], data: dict[str, Any], family: Family, place: str, key: str
-) -> RopeScaling | None:
-    values = dict(values)
-    kinds = [values.pop(name) for name in ("rope_type", "type") if name in values]
-    if kinds[1:] and kinds[0] != kinds[1]:
-        raise CheckpointError(
-            f"{place}: {key}: rope_type {kinds[0]!r} and type {kinds[1]!r} differ"
-        )
-    kind = kinds[0] if kinds else "default"
-    kind = family.rope_names.get(kind, kind) if isinstance(kind, str) else kind
-    if not isinstance(kind, str) or kind not in _KEYS:
-        raise CheckpointError(
-            f"{place}: {key}: expected rope type {', '.join(_KEYS)}, found {kind!r}"
-        )
-    context = values.pop(_CONTEXT, None)
-    if context is not None and kind not in _WITH_CONTEXT:
-        raise CheckpointError(f"{place}: {key}: rope type {kind} does not honour {_CONTEXT}")
-    values = {name: value for name, value in values.items() if value is not None}
-    needed, possible = _KEYS[kind]
-    if not needed <= set(values) <= needed | possible:
-        raise CheckpointError(
-            f"{place}: {key}: rope type {kind} expects the keys {sorted(needed)}, "
-            f"found {sorted(values)}"
-        )
-    if kind == "default":
-        return None
-    for name, value in values.items():
-        if name == "truncate":
-            if not isinstance(value, bool):
-                raise CheckpointError(
-                    f"{place}: {key}: truncate: expected true or false, found {value!r}"
-                )
-            continue
-        for number in value if isinstance(value, list) else [value]:
-            _check_positive(number, f"{place}: {key}: {name}")
-    most = data.get("max_position_embeddings")
-    if family.original_context is not None:
-        context = data.get(_CONTEXT) or family.original_context
-    context = context or most
-    if kind in (*_WITH_CONTEXT, "dynamic"):
-        if kind == "dynamic":
-            context = most
-        if context is None:
-            raise CheckpointError(f"{place}: {key}: expected {_CONTEXT} beside rope type {kind}")
-        _check_positive(context, f"{place}: {key}: {_CONTEXT}")
-    try:
-        return _of_kind(kind, values, context, most)
-    except ValueError as error:
-        raise CheckpointError(f"{place}: {key}: {error}") from None
-
-
-def _of_kind(kind: str, values, context, most) -> RopeScaling:
-    factor = values.get("factor")
-    if kind == "linear":
-        return RopeScaling(kind=kind, factor=factor)
-    if kind == "dynamic":
-        return RopeScaling(kind=kind, factor=factor, original_context=context)
-    if kind == "llama3":
-        return RopeScaling(
-            kind=kind, factor=factor, original_context=context,
-            low_freq_factor=values["low_freq_factor"], high_freq_factor=values["high_freq_factor"],
-        )  # fmt: skip
-    multiplier = values.get("attention_factor")
-    if kind == "longrope":
-        stretch = (most or context) / context if factor is None else factor
-        if multiplier is None:
-            multiplier = 1.0
-            if stretch > 1:
-                multiplier = math.sqrt(1 + math.log(stretch) / math.log(context))
-        return RopeScaling(
-            kind=kind, original_context=context, attention_factor=multiplier,
-            short_factor=tuple(values["short_factor"]), long_factor=tuple(values["long_factor"]),
-        )  # fmt: skip
-    if multiplier is None:
-        scales = values.get("mscale"), values.get("mscale_all_dim")
-        if None in scales:
-            multiplier = _mscale(factor, 1.0)
-        else:
-            multiplier = _mscale(factor, scales[0]) / _mscale(factor, scales[1])
-    return RopeScaling(
-        kind=kind, factor=factor, original_context=context, attention_factor=multiplier,
-        beta_fast=values.get("beta_fast", 32.0), beta_slow=values.get("beta_slow", 1.0),
-        truncate=values.get("truncate", True),
-    )  # fmt: skip
-
-
-def _mscale(factor: float, scale: float) -> float:
-    """Multiplier of attention for a stretch (YaRN, Peng et al. 2023, eq. 22)."""
-    return 1.0 if factor <= 1 else 0.1 * scale * math.log(factor) + 1.0
-
-
-def _check_positive(value, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise CheckpointError(f"{name}: expected a positive number, found {value!r}")
+    return int(min(head_dim * part, 2 * head_dim))
 
 
 def _write_scaling(scaling: RopeScaling | None) -> dict[str, Any] | None:
     if scaling is None:
         return None
-    names = {"kind": "rope_type", "original_context": _CONTEXT}
+    names = {"kind": "rope_type", "original_context": CONTEXT}
     data = {}
     for name, value in vars(scaling).items():
         if value is None or (name == "original_context" and scaling.kind == "dynamic"):

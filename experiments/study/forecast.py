@@ -11,7 +11,7 @@ from pathlib import Path
 
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
-from converters.hf_config import read_config, read_json
+from converters.hf_config import read_config, read_json, stated_dtype
 from converters.load import checkpoint_dtype
 from eap_jax.config import ModelConfig
 from eap_jax.decoding import ladder
@@ -137,8 +137,8 @@ def shape_of(study: Study, side: Side) -> Shape:
     try:
         dtype = checkpoint_dtype(folder)
     except CheckpointError:  # the weights are not here; a silent config.json means float32
-        stated = read_json(folder / "config.json")
-        dtype = stated.get("dtype") or stated.get("torch_dtype") or "float32"
+        path = folder / "config.json"
+        dtype = stated_dtype(read_json(path), str(path)) or "float32"
     return Shape(config=config, dtype=dtype, origin=str(folder / "config.json"))
 
 

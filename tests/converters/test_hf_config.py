@@ -2,14 +2,15 @@
 
 import dataclasses
 import json
+import time
 
 import hf_folder
 import pytest
 import toys
 import transformers
 
-from converters.errors import CheckpointError
-from converters.hf_config import parse_config, read_config, to_hf_config
+from converters.errors import CheckpointError, CheckpointWarning
+from converters.hf_config import parse_config, read_config, stated_dtype, to_hf_config
 from eap_jax.config import ModelConfig, RopeScaling
 
 LLAMA3_JSON = {
@@ -255,22 +256,25 @@ def test_a_family_without_kinds_of_layers_has_one_window_or_none(family, windows
 @pytest.mark.parametrize(
     ("family", "changes", "words"),
     [
-        ("llama", {"attn_logit_softcapping": 30.0}, ["unknown key 'attn_logit", "30.0"]),
+        ("llama", {"attn_logit_softcapping": 30.0}, ["attn_logit_softcapping", "30.0"]),
         ("llama", {"quantization_config": {"bits": 4}}, ["quantization_config", "'bits': 4"]),
-        ("llama", {"auto_map": {"AutoModel": "x.Y"}}, ["auto_map", "x.Y"]),
-        ("llama", {"pretraining_tp": 2}, ["pretraining_tp", "found 2"]),
         ("llama", {"partial_rotary_factor": 0.5}, ["partial_rotary_factor", "0.5"]),
         ("llama", {"architectures": ["GPT2LMHeadModel"]}, ["LlamaForCausalLM", "GPT2LMHeadModel"]),
-        ("llama", {"architectures": ["Qwen3ForCausalLM"]}, ["Qwen2ForCausalLM", "Qwen3"]),
+        ("llama", {"architectures": ["Qwen3MoeForCausalLM"]}, ["Qwen2ForCausalLM", "Qwen3Moe"]),
         ("llama", {"architectures": []}, ["architectures", "[]"]),
+        (
+            "llama",
+            {"architectures": [["LlamaForCausalLM"]]},
+            ["architectures", "['LlamaForCausalLM']"],
+        ),
+        ("llama", {"architectures": ["LlamaForCausalLM"] * 2}, ["architectures", "LlamaFor"]),
         ("llama", {"architectures": None}, ["architectures", "None"]),
         ("llama", {"architectures": "LlamaForCausalLM"}, ["architectures", "'LlamaForCausalLM'"]),
         ("llama", {"model_type": "mistral"}, ["model_type", "expected llama", "'mistral'"]),
-        ("llama", {"hidden_act": "gelu"}, ["hidden_act", "silu", "'gelu'"]),
+        ("llama", {"hidden_act": "relu"}, ["hidden_act", "silu", "'relu'"]),
         ("llama", {"torch_dtype": "float64"}, ["torch_dtype", "'float64'"]),
         ("llama", {"dtype": "int8"}, ["dtype", "'int8'"]),
-        ("llama", {"rope_scaling": {"type": "yarn", "factor": 2.0}}, ["rope_scaling", "'yarn'"]),
-        ("llama", {"rope_scaling": {"type": "dynamic", "factor": 2.0}}, ["'dynamic'"]),
+        ("llama", {"rope_scaling": {"type": "mrope"}}, ["rope_scaling", "'mrope'"]),
         ("llama", {"rope_parameters": {"rope_type": "longrope"}}, ["rope_parameters", "longrope"]),
         ("llama", {"rope_scaling": {"type": "linear"}}, ["linear", "factor"]),
         ("llama", {"rope_scaling": {"type": "linear", "factor": 2, "beta": 1}}, ["'beta'"]),
@@ -318,7 +322,7 @@ def test_a_family_without_kinds_of_layers_has_one_window_or_none(family, windows
         ("llama", {"rope_scaling": {"type": "linear", "factor": True}}, ["factor", "True"]),
         ("llama", {"rope_theta": "10000"}, ["rope_theta", "'10000'"]),
         ("llama", {"rope_theta": -1.0}, ["rope_theta", "-1.0"]),
-        ("llama", {"rms_norm_eps": None}, ["norm_eps", "None"]),
+        ("llama", {"rms_norm_eps": None}, ["rms_norm_eps", "None"]),
         ("llama", {"num_hidden_layers": "3"}, ["num_hidden_layers", "'3'"]),
         ("llama", {"num_hidden_layers": 0}, ["num_hidden_layers", "found 0"]),
         ("llama", {"num_hidden_layers": True}, ["num_hidden_layers", "True"]),
@@ -326,14 +330,14 @@ def test_a_family_without_kinds_of_layers_has_one_window_or_none(family, windows
         ("llama", {"hidden_size": 26}, ["hidden_size 26", "num_attention_heads 4", "head_dim"]),
         ("llama", {"head_dim": 7}, ["head_dim", "even", "7"]),
         ("llama", {"num_key_value_heads": 3}, ["num_kv_heads", "divisor", "3"]),
-        ("llama", {"num_key_value_heads": 0}, ["num_kv_heads", "found 0"]),
+        ("llama", {"num_key_value_heads": 0}, ["num_key_value_heads", "found 0"]),
         ("llama", {"tie_word_embeddings": "yes"}, ["tie_word_embeddings", "'yes'"]),
         ("llama", {"attention_bias": 1}, ["attention_bias", "found 1"]),
         ("llama", {"qkv_bias": True}, ["qkv_bias", "LlamaForCausalLM"]),
         ("llama", {"sliding_window": 7}, ["sliding_window", "LlamaForCausalLM"]),
         ("llama", {"layer_types": ["sliding_attention"] * 3}, ["layer_types"]),
-        ("mistral", {"attention_bias": True}, ["attention_bias", "LlamaForCausalLM"]),
-        ("mistral", {"mlp_bias": True}, ["mlp_bias", "LlamaForCausalLM"]),
+        ("mistral", {"attention_bias": True}, ["attention_bias", "MistralForCausalLM"]),
+        ("mistral", {"mlp_bias": True}, ["mlp_bias", "MistralForCausalLM"]),
         ("mistral", {"sliding_window": 0}, ["sliding_window", "found 0"]),
         ("mistral", {"sliding_window": 7.5}, ["sliding_window", "7.5"]),
         (
@@ -341,7 +345,8 @@ def test_a_family_without_kinds_of_layers_has_one_window_or_none(family, windows
             {"sliding_window": 7, "layer_types": ["full_attention"] * 3},
             ["layer_types", "MistralForCausalLM"],
         ),
-        ("qwen2", {"mlp_bias": True}, ["mlp_bias", "LlamaForCausalLM"]),
+        ("qwen2", {"mlp_bias": True}, ["mlp_bias", "Qwen2ForCausalLM"]),
+        ("qwen2", {"qkv_bias": False}, ["qkv_bias", "Qwen2ForCausalLM"]),
         ("qwen2", {"use_sliding_window": True, "sliding_window": "7"}, ["sliding_window", "'7'"]),
         (
             "qwen2",
@@ -377,6 +382,11 @@ def test_a_missing_size_is_named(key):
         (b"[1]", ["expected a JSON object", "list"]),
         (b'{"rope_theta": NaN}', ["NaN"]),
         (b'{"rope_theta": Infinity}', ["Infinity"]),
+        (b'{"rope_theta": 1e999}', ["1e999"]),
+        (b'{"rope_theta": -1e999}', ["-1e999"]),
+        (b'{"vocab_size": ' + b"9" * 9999 + b"}", ["expected JSON", "digits"]),
+        (b'{"a": ' + b"[" * 200000, ["nested too deeply"]),
+        (b'{"a":' * 200000, ["nested too deeply"]),
     ],
 )
 def test_a_broken_file_is_named(content, words, tmp_path):
@@ -441,5 +451,35 @@ def test_a_further_key_cannot_change_the_model():
     config = toys.ZOO["multi-head"].config
     with pytest.raises(CheckpointError, match="cannot express"):
         to_hf_config(config, extra={"rope_theta": 5.0})
-    with pytest.raises(CheckpointError, match="unknown key 'colour'"):
-        to_hf_config(config, extra={"colour": 5.0})
+    with pytest.raises(CheckpointError, match="rope_interleaved"):
+        to_hf_config(config, extra={"rope_interleaved": True})
+    with pytest.warns(CheckpointWarning, match="'colour'"):
+        assert read_back(to_hf_config(config, extra={"colour": 5.0})) == config
+
+
+def test_the_model_type_says_the_family_where_no_architecture_is_named():
+    for family, architecture in hf_folder.ARCHITECTURES.items():
+        data = minimal(family, num_key_value_heads=4)
+        for unnamed in ({"model_type": family}, {"model_type": family, "architectures": None}):
+            left = {key: value for key, value in data.items() if key != "architectures"}
+            assert parse_config(left | unnamed) == parse_config(data), architecture
+
+
+@pytest.mark.parametrize("key", ["torch_dtype", "dtype"])
+def test_a_dtype_may_be_spelled_as_torch_prints_it(key):
+    assert stated_dtype(minimal("llama", **{key: "torch.bfloat16"}), "here") == "bfloat16"
+    assert stated_dtype(minimal("llama"), "here") is None
+    assert "torch.int8" in refusal(minimal("llama", **{key: "torch.int8"}))
+
+
+@pytest.mark.parametrize("name", ["num_hidden_layers", "vocab_size", "hidden_size"])
+def test_sizes_that_no_model_has_are_refused_at_once(name):
+    sizes = {"head_dim": 8, "num_key_value_heads": 4}
+    smollm3 = SMALL | sizes | {"model_type": "smollm3"}
+    parse_config(smollm3)
+    for value in (1e30, 10**30, 10**9 if name == "num_hidden_layers" else 2**31, -1, True, "3"):
+        started = time.perf_counter()
+        assert name in refusal(smollm3 | {name: value})
+        assert time.perf_counter() - started < 1
+    most = dict.fromkeys(("vocab_size", "hidden_size", "intermediate_size"), 2**31 - 1)
+    assert "a model that can exist" in refusal(minimal("llama", **sizes) | most)

@@ -9,14 +9,15 @@ from binaries import REPOSITORY
 _BINARY = """
 import sys
 from absl import flags
-from converters.errors import CheckpointError
+import warnings
+from converters.errors import CheckpointError, CheckpointWarning
 from experiments.errors import InputError
 from experiments.binary import run_main
 
 def define_flags():
     flags.DEFINE_integer("count", 3, "How many.", lower_bound=1)
     flags.DEFINE_enum("end", "good", ["good", "one", "input", "checkpoint", "file", "late", "stop",
-                                      "defect"], "How to end.")
+                                      "defect", "warned"], "How to end.")
 
 def main(_):
     print("count", flags.FLAGS.count)
@@ -25,6 +26,11 @@ def main(_):
         raise InputError("a.jsonl: line 3:\\n  expected x,\\n  found y")
     if end == "checkpoint":
         raise CheckpointError("model: no weights")
+    if end == "warned":
+        for text in ("config.json:\\n  ignored", "config.json:\\n  ignored", "another"):
+            with warnings.catch_warnings():  # what a library does; Python then shows it again
+                warnings.simplefilter("default")
+            warnings.warn(text, CheckpointWarning)
     if end == "file":
         open("/nowhere/at/all")
     if end == "late":
@@ -44,6 +50,7 @@ run_main(main, define_flags)
     [
         ([], 0, ""),
         (["--end=one"], 1, ""),
+        (["--end=warned"], 0, "warning: config.json: ignored\nwarning: another\n"),
         (["--end=input"], 1, "error: a.jsonl: line 3: expected x, found y\n"),
         (["--end=checkpoint"], 1, "error: model: no weights\n"),
         (["--end=file"], 1, "error: [Errno 2] No such file or directory: '/nowhere/at/all'\n"),
@@ -53,7 +60,7 @@ run_main(main, define_flags)
         (["two"], 2, "error: unexpected argument 'two'\n"),
     ],
 )
-def test_each_ending_has_its_code_and_at_most_one_line(argv, code, stderr):
+def test_each_ending_has_its_code_and_one_line_for_each_message(argv, code, stderr):
     done = _run(argv)
     assert done.returncode == code
     assert done.stderr == stderr
