@@ -191,7 +191,7 @@ def test_a_file_without_rows_is_one_line_with_its_name(tmp_path, content, messag
 
 
 def test_a_folder_in_place_of_a_file_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="expected a jsonl file in UTF-8, found .*directory"):
+    with pytest.raises(InputError, match="expected a file, or a folder .*, found a directory"):
         load_questions("gsm8k", file=tmp_path)
 
 
