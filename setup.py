@@ -48,13 +48,13 @@ setup(
         "filelock",
         "xarray",
         "pandas",
+        # Questions and answers that the Hub and other programs keep as parquet.
+        "pyarrow",
     ],
     extras_require={
         "test": ["pytest>=9", "pytest-xdist>=3.8"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
-        # Question sets that the Hub holds as parquet.
-        "hub": ["pyarrow"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         # The compiler for GPUs alone, for machines without one: `experiments.bench --compile_for`.
         # The last is NVIDIA's assembler and its library of elementary functions.
