@@ -163,6 +163,15 @@ def _parquet(path: Path) -> Iterator[Record]:
 def _folder(path: Path, holding: str) -> Iterator[Record]:
     """Parquet files are parts of one table; json files of a folder are one row each."""
     tables = sorted(path.rglob("*.parquet"))
+    parents = sorted({table.parent for table in tables})
+    if len(parents) > 1:  # the Hub keeps one configuration a folder
+        chosen = [parent for parent in parents if parent.name in ("main", "default", "test")]
+        if len(chosen) != 1:
+            raise InputError(
+                f"{path}: expected one folder of parquet files with {holding}, found "
+                f"{', '.join(str(parent.relative_to(path)) for parent in parents)}; name one"
+            )
+        tables = [table for table in tables if table.parent == chosen[0]]
     if tables:
         splits = {re.split(r"[-_.]", table.name)[0] for table in tables}
         if len(splits) > 1 and "test" in splits:
@@ -175,7 +184,8 @@ def _folder(path: Path, holding: str) -> Iterator[Record]:
         for table in tables:
             yield from _parquet(table)
         return
-    files = sorted(path.rglob("*.json"), key=_natural)
+    split = path / "test" if (path / "test").is_dir() else path
+    files = sorted(split.rglob("*.json"), key=_natural)
     if not files:
         raise InputError(
             f"{path}: expected a file, or a folder of parquet or json files, with {holding}, found "
