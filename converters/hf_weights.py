@@ -1,14 +1,14 @@
 """Lazy reader of a checkpoint's weights: one tensor in memory at a time.
 
 Reads `model.safetensors`, sharded safetensors with their index, and, where a checkpoint has nothing
-else, `pytorch_model*.bin` through torch with `weights_only=True`.
+else, `pytorch_model*.bin` through torch with `weights_only=True`. GGUF files have a reader of their own.
 """
 
 import json
 import math
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import ml_dtypes
@@ -16,7 +16,10 @@ import numpy as np
 import safetensors
 
 from converters.errors import CheckpointError
+from converters.gguf_file import is_gguf
+from converters.gguf_weights import GGUFReader
 from converters.hf_config import read_json
+from converters.pieces import PIECE, assemble
 
 DTYPES = {
     "F32": np.dtype(np.float32),
@@ -24,17 +27,17 @@ DTYPES = {
     "BF16": np.dtype(ml_dtypes.bfloat16),
 }
 
-_PIECE = 2**21  # numbers read at once
 
-
-def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader":
-    """Reader of a checkpoint directory; a context manager.
+def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader | GGUFReader":
+    """Reader of a checkpoint's directory or GGUF file; a context manager.
 
     Raises:
       CheckpointError: no weights, a missing, truncated or foreign shard, a tensor in two shards, an
         index that contradicts its shards, or pickle weights without torch installed.
     """
     directory = Path(directory)
+    if is_gguf(directory):
+        return GGUFReader(directory)
     # Where a folder holds several, transformers' order decides.
     if (directory / "model.safetensors").exists():
         return SafetensorsReader([directory / "model.safetensors"], None)
@@ -68,22 +71,6 @@ def _indexed(directory: Path, name: str) -> tuple[list[Path], dict[str, str]]:
         if not shard.exists():
             raise CheckpointError(f"{path}: names the shard {shard.name}, which is missing")
     return shards, weight_map
-
-
-def assemble(pieces: Iterable[np.ndarray], shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    """An array from its numbers in order, cast to a dtype.
-
-    It begins where JAX can use it on a CPU without a copy, at a multiple of 64 bytes.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    room = np.empty(size + 64, np.uint8)
-    start = -room.ctypes.data % 64
-    flat = room[start : start + size].view(dtype)
-    done = 0
-    for piece in pieces:
-        flat[done : done + piece.size] = piece
-        done += piece.size
-    return flat.reshape(shape)
 
 
 class _Reader:
@@ -175,18 +162,24 @@ class SafetensorsReader(_Reader):
             )
         return DTYPES[code]
 
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
+    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """A tensor's numbers in order, some at a time; each piece is valid until the next one.
+
+        Args:
+          name: of the tensor.
+          start: place of the first number.
+          count: how many; None: to the end.
 
         Raises:
           CheckpointError: the file ends early.
         """
-        count, dtype = math.prod(self.shape(name)), self.dtype(name)
+        count = math.prod(self.shape(name)) - start if count is None else count
+        dtype = self.dtype(name)
         # One small buffer for all: fresh pages for a large one cost more than reading them.
-        buffer = np.empty(min(count, _PIECE), dtype)
+        buffer = np.empty(min(count, PIECE), dtype)
         with self.file_of(name).open("rb", buffering=0) as file:
-            file.seek(self._offsets[self._place[name]][name])
-            for first in range(0, count, _PIECE):
+            file.seek(self._offsets[self._place[name]][name] + start * dtype.itemsize)
+            for first in range(0, count, PIECE):
                 piece = buffer[: count - first]
                 unread = memoryview(piece.view(np.uint8))
                 while unread:
@@ -257,9 +250,11 @@ class TorchReader(_Reader):
             )
         return known[code]
 
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """A tensor's numbers in one piece; bfloat16 travels as its bits, which both know."""
+    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+        """A tensor's numbers in one piece, all or `count` from `start` on; bfloat16 travels as its
+        bits, which both know."""
         tensor = self._tensor(name).detach().contiguous().reshape(-1)
+        tensor = tensor[start : None if count is None else start + count]
         if tensor.dtype == self._torch.bfloat16:
             yield tensor.view(self._torch.int16).numpy().view(ml_dtypes.bfloat16)
         else:

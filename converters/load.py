@@ -13,7 +13,8 @@ import jax.numpy as jnp
 from converters import checkpoint as orbax
 from converters import mapping
 from converters.errors import CheckpointError
-from converters.hf_config import read_config
+from converters.gguf_file import is_gguf
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import parameter_axes, parameter_shapes
@@ -35,10 +36,10 @@ def load_checkpoint(
     shardings: dict[str, Any] | None = None,
     separate: bool = False,
 ) -> Checkpoint:
-    """Load a Hugging Face or converted (Orbax) checkpoint.
+    """Load a Hugging Face or converted (Orbax) checkpoint, or a GGUF file.
 
     Args:
-      path: its directory.
+      path: its directory, or the file.
       dtype: cast the weights to this, or None to keep the checkpoint's.
       shardings: a NamedSharding for every parameter (`sharding.parameter_shardings`), or None for
         the default device. Each tensor goes straight to its shards, a layer at a time.
@@ -48,7 +49,7 @@ def load_checkpoint(
       CheckpointError: no such directory, or its contents do not fit; the message says which.
     """
     path = Path(path)
-    if not path.is_dir():
+    if not path.is_dir() and not is_gguf(path):
         raise CheckpointError(f"{path}: no such checkpoint directory")
     config = read_config(path)
     if shardings is None:
@@ -94,15 +95,20 @@ def checkpoint_dtype(path: str | Path) -> str:
     if orbax.is_orbax(path):
         return orbax.saved_dtype(path, "embed").name
     with open_weights(path) as reader:
-        mapping.check_complete(config, reader, path)
-        (entry,) = (entry for entry in mapping.table(config) if entry.name == "embed")
+        family = read_family(path)
+        mapping.check_complete(config, reader, path, family)
+        (entry,) = (entry for entry in mapping.table(config, family) if entry.name == "embed")
         return reader.dtype(entry.hf_name).name
 
 
 def checkpoint_hash(path: str | Path) -> str:
-    """SHA-256 of a checkpoint's config and weights, names included, for manifests."""
+    """SHA-256 of a checkpoint's config and weights, names included, for manifests; of a GGUF file
+    its contents."""
     path = Path(path)
     digest = hashlib.sha256()
+    if is_gguf(path):
+        with path.open("rb") as handle:
+            return hashlib.file_digest(handle, "sha256").hexdigest()
     for file in sorted(p for p in path.rglob("*") if p.is_file()):
         name = file.relative_to(path).as_posix()
         converted = name.startswith(("ends/", "blocks/"))
@@ -117,10 +123,11 @@ def checkpoint_hash(path: str | Path) -> str:
 
 def _hf_groups(path: Path, config: ModelConfig):
     """(layer or None, tensors) of a Hugging Face checkpoint, one group in memory at a time."""
+    family = read_family(path)
     with open_weights(path) as reader:
-        mapping.check_complete(config, reader, path)
+        mapping.check_complete(config, reader, path, family)
         groups = collections.defaultdict(list)
-        for entry in mapping.table(config):
+        for entry in mapping.table(config, family):
             groups[entry.layer].append(entry)
         for layer, entries in groups.items():
             for entry in entries:

@@ -26,7 +26,7 @@ def same_model(one: str | Path, other: str | Path) -> bool:
     their weights.
 
     Args:
-      one, other: directories of Hugging Face or converted (Orbax) checkpoints.
+      one, other: directories of Hugging Face or converted (Orbax) checkpoints, or GGUF files.
 
     Raises:
       CheckpointError: as `load.load_checkpoint`, as far as this looks.

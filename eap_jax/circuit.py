@@ -5,18 +5,50 @@
 Writes are those of this pass, not of the whole model: a cut changes what later parts write. With all
 edges kept it is the model itself, with none every branch reads zeros, and with one edge missing it is
 the exact ablation of that edge (`ablation`).
+
+This is ablation by zero. By the mean, a reader gets in place of a cut write what its writer writes on
+average, one vector a writer for every place of every text:
+
+    read(reader H) = sum over writers O before H of kept[O, H] * write(O) + (1 - kept[O, H]) * mean(O)
+    mean(O)        = mean over texts of (mean over the text's tokens of write(O) in the whole model)
+
+Texts differ in length and their places do not correspond, so the mean knows no place, and every text
+counts as much as another.
 """
 
 import functools
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import READS, Block, Places
+from eap_jax.block import READS, Block, Layer
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.transformer import embed, unembed, windows
+from eap_jax.places import Kind, Places
+from eap_jax.transformer import embed, unembed
+
+_EXACT = jax.lax.Precision.HIGHEST
+
+
+@flax.struct.dataclass
+class Reads:
+    """What some of a circuit's readers read.
+
+    Attributes:
+      kept_BWR: share of each write that each of them gets.
+      instead_BDR: what each gets in place of all that is cut, the same at every place.
+    """
+
+    kept_BWR: jax.Array
+    instead_BDR: jax.Array
+
+    def of(self, writes_BWTD: jax.Array, reader: int) -> jax.Array:
+        """[B, T, D] of one of them; a writer that has not written yet is zero."""
+        kept_BW, instead_BD = self.kept_BWR[..., reader], self.instead_BDR[..., reader]
+        kept_BTD = jnp.einsum("BWTD,BW->BTD", writes_BWTD, kept_BW, precision=_EXACT)
+        return kept_BTD + instead_BD[:, None]
 
 
 @functools.partial(jax.jit, static_argnames=("config", "objective"))
@@ -24,6 +56,7 @@ def circuit_losses(
     params: dict,
     batch: Batch,
     kept_BWR: jax.Array,
+    means_WD: jax.Array | None = None,
     *,
     config: ModelConfig,
     objective: Objective = self_entropy,
@@ -35,55 +68,158 @@ def circuit_losses(
       batch: texts and targets; its weights are not used.
       kept_BWR: [B, 1+2L, 4L+1] bool or float, share of each write that each reader of each text
         gets: 1 keeps an edge, 0 cuts it. Entries without an edge are ignored.
+      means_WD: [1+2L, D] float, what a reader gets of a writer that is cut off: the mean over texts
+        of `mean_writes`; None: zero.
       config: the model.
       objective: the loss at one position.
 
     Returns:
       [B, J] float32.
+
+    Raises:
+      ValueError: an array has another shape.
     """
-    rows, length = batch.tokens_BT.shape
-    writers, readers = edge_mask(config.num_layers).shape
+    input_BTD = embed(config, params, batch.tokens_BT)
+    reads_L, last = circuit_reads(input_BTD, kept_BWR, means_WD, config=config)
+
+    def layer(writes_BWTD, layer):
+        block_params, kind, number, reads = layer
+        here = Layer(params=block_params, number=number, kind=kind)
+        return circuit_layer(config, here, writes_BWTD, reads), None
+
+    numbers_L = jnp.arange(config.num_layers)
+    writes_BWTD, _ = jax.lax.scan(
+        layer,
+        first_writes(input_BTD, config.num_layers),
+        (params["blocks"], Kind.stacked(config), numbers_L, reads_L),
+    )
+    return circuit_head(params, batch, writes_BWTD, last, config=config, objective=objective)
+
+
+def circuit_reads(
+    input_BTD: jax.Array, kept_BWR: jax.Array, means_WD: jax.Array | None, *, config: ModelConfig
+) -> tuple[Reads, Reads]:
+    """What the four readers of each layer read (a leading axis L), and what `logits` reads.
+
+    Args:
+      input_BTD: the embedded texts; reads have their dtype.
+      kept_BWR, means_WD: see `circuit_losses`.
+      config: the model.
+
+    Raises:
+      ValueError: an array has another shape.
+    """
+    rows, layers = len(input_BTD), config.num_layers
+    exists_WR = edge_mask(layers)
+    writers, readers = exists_WR.shape
     if kept_BWR.shape != (rows, writers, readers):
         raise ValueError(
             f"kept: expected [{rows}, {writers}, {readers}], one matrix a text, found "
             f"{list(kept_BWR.shape)}"
         )
-    places = Places.of_texts(config, length)
-    input_BTD = embed(params, batch.tokens_BT)
-    kept_BWR = jnp.where(edge_mask(config.num_layers), kept_BWR, 0).astype(input_BTD.dtype)
-    layers_LBW4 = jnp.moveaxis(
-        kept_BWR[..., :-1].reshape(rows, writers, config.num_layers, len(READS)), 2, 0
+    if means_WD is None:
+        means_WD = jnp.zeros((writers, config.d_model))
+    if means_WD.shape != (writers, config.d_model):
+        raise ValueError(
+            f"means: expected [{writers}, {config.d_model}], one vector a writer, found "
+            f"{list(means_WD.shape)}"
+        )
+    kept_BWR = jnp.where(exists_WR, kept_BWR, 0).astype(input_BTD.dtype)
+    instead_BDR = jnp.einsum(
+        "BWR,WD->BDR", exists_WR - kept_BWR, means_WD.astype(input_BTD.dtype), precision=_EXACT
     )
-    writes_BWTD = jnp.zeros((rows, writers, *input_BTD.shape[1:]), input_BTD.dtype)
-    writes_BWTD = writes_BWTD.at[:, 0].set(input_BTD)
 
-    def layer(writes_BWTD, layer):
-        block_params, window, number, kept_BW4 = layer
+    def by_layer(values):
+        parts = values[..., :-1].reshape(*values.shape[:2], layers, len(READS))
+        return jnp.moveaxis(parts, 2, 0)
 
-        def stage(method, *args):
-            return Block(config).apply({"params": block_params}, *args, method=method)
-
-        def put(writes_BWTD, write_BTD, place):
-            return jax.lax.dynamic_update_slice_in_dim(
-                writes_BWTD, write_BTD[:, None], place, axis=1
-            )
-
-        reads = [_read(writes_BWTD, kept_BW4[..., number_]) for number_ in range(3)]
-        heads = stage(Block.attention_in, *reads, places)
-        attention_BTD = stage(Block.attention_out, *heads, places, window)
-        writes_BWTD = put(writes_BWTD, attention_BTD, 1 + 2 * number)
-        mlp_BTD = stage(Block.mlp_out, *stage(Block.mlp_in, _read(writes_BWTD, kept_BW4[..., 3])))
-        return put(writes_BWTD, mlp_BTD, 2 + 2 * number), None
-
-    numbers_L = jnp.arange(config.num_layers)
-    writes_BWTD, _ = jax.lax.scan(
-        layer, writes_BWTD, (params["blocks"], windows(config), numbers_L, layers_LBW4)
+    return (
+        Reads(by_layer(kept_BWR), by_layer(instead_BDR)),
+        Reads(kept_BWR[..., -1:], instead_BDR[..., -1:]),
     )
-    last_BTD = _read(writes_BWTD, kept_BWR[..., -1])
-    read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)
+
+
+def first_writes(input_BTD: jax.Array, num_layers: int) -> jax.Array:
+    """[B, 1+2L, T, D]: the input's write, and room for the others."""
+    rows, *shape = input_BTD.shape
+    return jnp.zeros((rows, 1 + 2 * num_layers, *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
+
+
+def circuit_layer(
+    config: ModelConfig, layer: Layer, writes_BWTD: jax.Array, reads: Reads
+) -> jax.Array:
+    """The writes with those of one layer, whose four readers read as `reads` says."""
+    length = writes_BWTD.shape[2]
+    places = Places.of_texts(config.for_length(length), length)
+
+    def stage(method, *args):
+        return Block(config).apply({"params": layer.params}, *args, method=method)
+
+    def put(writes_BWTD, write_BTD, place):
+        return jax.lax.dynamic_update_slice_in_dim(writes_BWTD, write_BTD[:, None], place, axis=1)
+
+    of_attention = [reads.of(writes_BWTD, number) for number in range(len(READS) - 1)]
+    heads = stage(Block.attention_in, *of_attention, places, layer.kind)
+    attention_BTD = stage(Block.attention_out, *heads, places, layer.kind)
+    writes_BWTD = put(writes_BWTD, attention_BTD, 1 + 2 * layer.number)
+    of_mlp_BTD = reads.of(writes_BWTD, len(READS) - 1)
+    mlp_BTD = stage(Block.mlp_out, *stage(Block.mlp_in, of_mlp_BTD))
+    return put(writes_BWTD, mlp_BTD, 2 + 2 * layer.number)
+
+
+def circuit_head(
+    params: dict,
+    batch: Batch,
+    writes_BWTD: jax.Array,
+    last: Reads,
+    *,
+    config: ModelConfig,
+    objective: Objective,
+) -> jax.Array:
+    """The loss at every target [B, J] float32, from all writes and what `logits` reads of them."""
+    read_BTD = last.of(writes_BWTD, 0)
+    read_BJD = jnp.take_along_axis(read_BTD, batch.positions_BJ[:, :, None], axis=1)
     return objective(unembed(config, params, read_BJD), batch.targets_BJ)
 
 
-def _read(writes_BWTD: jax.Array, kept_BW: jax.Array) -> jax.Array:
-    """Sum of the kept writes [B, T, D]; a writer that has not written yet is zero."""
-    return jnp.einsum("BWTD,BW->BTD", writes_BWTD, kept_BW, precision=jax.lax.Precision.HIGHEST)
+@functools.partial(jax.jit, static_argnames=("config",))
+def mean_writes(params: dict, batch: Batch, *, config: ModelConfig) -> jax.Array:
+    """What every writer of the whole model writes on average over the tokens of each text.
+
+    Args:
+      params: parameters in the structure of `parameters.parameter_axes`, any float dtype.
+      batch: texts; a text ends at the last position that has a weight.
+      config: the model.
+
+    Returns:
+      [B, 1+2L, D] float32, NaN for a row of padding. What a circuit takes is its mean over texts.
+    """
+    length = batch.tokens_BT.shape[1]
+    places = Places.of_texts(config.for_length(length), length)
+    share_BT = token_shares(batch)
+    input_BTD = embed(config, params, batch.tokens_BT)
+
+    def layer(stream_BTD, layer):
+        block_params, kind = layer
+        after_BTD, (writes_2BTD, _) = Block(config).apply(
+            {"params": block_params}, stream_BTD, places, kind
+        )
+        return after_BTD, mean_of(writes_2BTD, share_BT)
+
+    _, means_L2BD = jax.lax.scan(layer, input_BTD, (params["blocks"], Kind.stacked(config)))
+    means_WBD = jnp.concatenate(
+        [mean_of(input_BTD[None], share_BT), means_L2BD.reshape(-1, *means_L2BD.shape[2:])]
+    )
+    return jnp.moveaxis(means_WBD, 0, 1)
+
+
+def token_shares(batch: Batch) -> jax.Array:
+    """[B, T] float32: 1 / its number of tokens at every token of a text, 0 at padding."""
+    last_B = jnp.max(jnp.where(batch.weights_BJ > 0, batch.positions_BJ, -1), axis=1)
+    inside_BT = jnp.arange(batch.tokens_BT.shape[1]) <= last_B[:, None]
+    return inside_BT / jnp.sum(inside_BT, axis=1, keepdims=True, dtype=jnp.float32)
+
+
+def mean_of(writes_WBTD: jax.Array, share_BT: jax.Array) -> jax.Array:
+    """Means [W, B, D] float32 over the tokens of each text."""
+    return jnp.einsum("WBTD,BT->WBD", writes_WBTD.astype(jnp.float32), share_BT, precision=_EXACT)

@@ -19,6 +19,7 @@ import functools
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal
 
 import jax
 import numpy as np
@@ -28,17 +29,18 @@ from tqdm import tqdm
 from converters.load import Checkpoint, load_checkpoint
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import Estimator
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches
-from eap_jax.circuit import circuit_losses
+from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches
+from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
 from eap_jax.generation import generate as generate_tokens
 from eap_jax.graph import edge_mask, num_edges, parse_edge
-from eap_jax.sharding import make_mesh
+from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
 from experiments.responses.continuation import continue_prompt, prompt_of_ids, prompt_of_text
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.scoring.memory import check_length
 from experiments.scoring.score import score_texts
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics
@@ -56,8 +58,8 @@ def load(name: str | Path, dtype: str = "float32") -> "Model":
     """A model by its name.
 
     Args:
-      name: a directory (Hugging Face or converted), a Hub id `owner/name` or
-        `owner/name@revision`, or a side of a registered pair such as `tiny_grpo:rl`.
+      name: a directory or .gguf file, a Hub id `owner/name`, `owner/name@revision` or
+        `owner/name/file.gguf`, or a side of a registered pair such as `tiny_grpo:rl`.
       dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
 
     Raises:
@@ -124,7 +126,7 @@ class Model:
           nats a token; edge (writer, reader) bool, where an edge exists. Samples in the texts' order.
 
         Raises:
-          InputError: a text is empty, or the model does not know one of its tokens.
+          InputError: a text is empty or too long, or the model does not know one of its tokens.
         """
         prepared = self._prepared(texts)
         (found,) = score_texts(
@@ -141,12 +143,9 @@ class Model:
         return label_matrices("score", found.scores_nWR, found.losses_n, facts)
 
     def ablate(
-        self,
-        texts: Iterable[tuple[Tokens, Tokens]],
-        edges: Iterable[Edge] | None = None,
-        *,
+        self, texts: Iterable[tuple[Tokens, Tokens]], edges: Iterable[Edge] | None = None, *,
         batch_tokens: int = 4096,
-    ) -> xr.Dataset:
+    ) -> xr.Dataset:  # fmt: skip
         """What cutting each edge really does: the loss without it, minus the loss.
 
         Each edge is cut on its own, by a forward pass in which its reader reads the stream without
@@ -170,19 +169,16 @@ class Model:
         asked = [(int(writer), int(reader)) for writer, reader in asked]
         effects_nWR = np.full((len(prepared), *mask_WR.shape), math.nan, np.float32)
         losses_n = np.empty(len(prepared), np.float32)
-        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        batches = self._batches(prepared, batch_tokens)
         total = len(asked) * len(batches)
         progress = tqdm(total=total, desc=f"{self.name}: ablate", unit="edge", delay=_PATIENCE)
         with progress:
             for padded in batches:
                 found = cut_losses(
-                    self.checkpoint.params,
-                    padded.batch,
-                    asked,
-                    config=self.config,
+                    self.checkpoint.params, padded.batch, asked, config=self.config,
                     rows=max(1, batch_tokens // padded.batch.tokens_BT.shape[1]),
                     progress=progress.update,
-                )
+                )  # fmt: skip
                 effects_BE = found.effects(padded.batch.weights_BJ)[: len(padded.indices)]
                 for place, (writer, reader) in enumerate(asked):
                     effects_nWR[list(padded.indices), writer, reader] = effects_BE[:, place]
@@ -190,17 +186,16 @@ class Model:
         return label_matrices("effect", effects_nWR, losses_n, self._facts)
 
     def circuit(
-        self,
-        texts: Iterable[tuple[Tokens, Tokens]],
-        edges: Iterable[Edge],
-        *,
-        batch_tokens: int = 4096,
-    ) -> xr.DataArray:
+        self, texts: Iterable[tuple[Tokens, Tokens]], edges: Iterable[Edge], *,
+        ablation: Literal["zero", "mean"] = "zero", batch_tokens: int = 4096,
+    ) -> xr.DataArray:  # fmt: skip
         """The loss when only these edges are kept and every other one is cut.
 
         Args:
           texts: (prompt, answer) pairs.
           edges: as in `ablate`.
+          ablation: what the reader of a cut edge gets: `zero`, nothing; `mean`, the writer's mean
+            write over these texts and their tokens, see `eap_jax.circuit`.
           batch_tokens: most tokens that go through the model at once.
 
         Returns:
@@ -208,18 +203,25 @@ class Model:
 
         Raises:
           InputError: as `ablate`.
+          ValueError: the ablation is another.
         """
+        if ablation not in ("zero", "mean"):
+            raise ValueError(f"ablation: expected zero or mean, found {ablation!r}")
         prepared = self._prepared(texts)
         kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
         for place in self._places(edges):
             kept_WR[place] = True
         losses_n = np.empty(len(prepared), np.float32)
-        for padded in pad_into_batches(prepared, batch_tokens=batch_tokens):
+        params, config = self.checkpoint.params, self.config
+        batches = self._batches(prepared, batch_tokens)
+        means_WD = None
+        if ablation == "mean":
+            means = [mean_writes(params, padded.batch, config=config) for padded in batches]
+            means_WD = in_order(batches, means).mean(axis=0)
+        for padded in batches:
             kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-            losses_BJ = circuit_losses(
-                self.checkpoint.params, padded.batch, kept_BWR, config=self.config
-            )
-            _put(losses_n, padded, losses_BJ)
+            losses_BJ = circuit_losses(params, padded.batch, kept_BWR, means_WD, config=config)
+            _put(losses_n, padded, gathered(losses_BJ))
         return label_losses(losses_n)
 
     def generate(
@@ -233,13 +235,8 @@ class Model:
     ) -> list[str]:
         """The model's answers as text, without special tokens.
 
-        Args:
-          prompts: texts or lists of token ids.
-          max_new_tokens, temperature, top_p: see `eap_jax.generation.Sampling`; 0 is greedy.
-          seed: of sampling.
-
-        Raises:
-          InputError: as `attribute`.
+        Prompts are texts or lists of token ids; `max_new_tokens`, `temperature` (0 is greedy) and
+        `top_p` see `eap_jax.generation.Sampling`; `seed` is that of sampling. Raises as `attribute`.
         """
         tokens = [self._tokens(prompt, "prompt", i) for i, prompt in enumerate(prompts)]
         if not tokens:
@@ -274,9 +271,13 @@ class Model:
                 answer = continue_prompt(self.tokenizer, asked, answer, where).tokens
             targets = self._tokens(answer, "answer", place)
             prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
+            check_length(prepared[-1], self.config, f"text {place}")
         if not prepared:
             raise InputError("texts: expected at least one (prompt, answer) pair, found none")
         return prepared
+
+    def _batches(self, texts: list[Text], batch_tokens: int) -> list[PaddedBatch]:
+        return pad_into_batches(texts, batch_tokens=batch_tokens, longest=self.config.longest_text)
 
     def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
         """Token ids as the study makes them: a prompt gets the tokenizer's special tokens."""
@@ -298,7 +299,7 @@ class Model:
             raise InputError(str(error)) from None
 
 
-def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ) -> None:
+def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ: np.ndarray) -> None:
     """Each text's weighted loss in its own place."""
-    losses_B = np.sum(np.asarray(losses_BJ) * padded.batch.weights_BJ, axis=1)
+    losses_B = np.sum(losses_BJ * padded.batch.weights_BJ, axis=1)
     losses_n[list(padded.indices)] = losses_B[: len(padded.indices)]

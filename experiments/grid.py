@@ -25,7 +25,7 @@ from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.report import report
-from experiments.report.formats import health_text
+from experiments.report.formats import health_text, without_text
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
 from experiments.scoring.crossed import say_texts, score_crossed
@@ -58,12 +58,12 @@ class Outcome:
         hold ends the pair, whose other tasks are as large."""
         try:
             yield
-        except _PairEnds:
+        except PairEnds:
             raise
         except Exception as error:
             if is_out_of_memory(error):
                 self.failures.append((name, str(end_of(error))))
-                raise _PairEnds from None
+                raise PairEnds from None
             # A full disk meets one of several processes alone; the others would wait for it.
             alone = isinstance(error, OSError) and jax.process_count() > 1
             if alone or not isinstance(error, InputError | CheckpointError | OSError):
@@ -71,7 +71,7 @@ class Outcome:
             self.failures.append((name, str(error)))
 
 
-class _PairEnds(Exception):  # noqa: N818
+class PairEnds(Exception):  # noqa: N818
     """No further task of this pair is begun; why stands among the failures."""
 
 
@@ -84,7 +84,7 @@ def run_grid(studies: list[Study], say: Say = print) -> Outcome:
     """
     outcome = Outcome()
     for study in studies:
-        with contextlib.suppress(_PairEnds), outcome.guard(study.pair.key):
+        with contextlib.suppress(PairEnds), outcome.guard(study.pair.key):
             _run_pair(open_study(study, say), outcome, say)
     return outcome
 
@@ -105,9 +105,6 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     if exact and (reason := why_not()) is not None:
         exact = False
         say(f"{pair}: no edge is cut exactly: {reason}")
-    circuits = exact and study.stream_bytes is None
-    if exact and not circuits:
-        say(f"{pair}: no circuit is run: the weights are streamed")
 
     def score(side: Side, group: list[Cell]) -> None:
         with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
@@ -130,7 +127,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     def lock(*names: str) -> Callable[[Cell], FileLock]:
         return lambda cell: _lock(study, cell.group, *names)
 
-    with contextlib.suppress(_PairEnds):  # what is finished is still reported
+    with contextlib.suppress(PairEnds):  # what is finished is still reported
         _share(study.datasets, lambda dataset: _lock(study, dataset), plan)
         place = {dataset: number for number, dataset in enumerate(study.datasets)}
         cells.sort(key=lambda cell: (place[cell.dataset], study.rules.index(cell.rule)))
@@ -142,7 +139,7 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                 functools.partial(score, side),
             )
         # The last side first: its weights are in memory still.
-        for side in reversed(SIDES) if circuits else ():
+        for side in reversed(SIDES) if exact else ():
             _share(scored_cells(), lock("circuits"), functools.partial(run_circuits, side))
     scored = scored_cells()
     if scored and jax.process_index() == 0:
@@ -163,7 +160,8 @@ def _health_line(sides: dict[str, dict], estimator: str) -> str:
     if estimator != "eap":
         return f"column sums say nothing about {estimator} scores, which need not cancel out"
     health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
-    return f"column-sum health {health} (0 is perfect)"
+    without = sides["base"].get("health_without")
+    return f"column-sum health {health} (0 is perfect){without_text(without) if without else ''}"
 
 
 def _unsaid(_: str) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from eap_jax.attribution import not_measurable
 from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
 from experiments.statistics import compare as statistics
 from experiments.statistics.trend import trend
@@ -20,15 +21,23 @@ def label_matrices(
       name: of the matrices.
       values_nWR: [n, 1+2L, 4L+1].
       losses_n: [n], nats a token.
-      facts: attributes of the whole.
+      facts: attributes of the whole; where these name an `estimator`, `measurable` (writer, reader)
+        is false where there is no edge and where its score of 0 says nothing.
     """
     layers = num_layers_of(*values_nWR.shape[1:])
+    found = {}
+    if "estimator" in facts:
+        measurable_WR = edge_mask(layers).copy()
+        for place in not_measurable(facts["estimator"], layers):
+            measurable_WR[place] = False
+        found["measurable"] = (("writer", "reader"), measurable_WR)
     dims = ("sample", "writer", "reader")
     return xr.Dataset(
         {
             name: (dims, values_nWR),
             "loss": label_losses(losses_n),
             "edge": (dims[1:], edge_mask(layers)),
+            **found,
         },
         coords={"writer": list(writer_names(layers)), "reader": list(reader_names(layers))},
         attrs=facts,

@@ -105,7 +105,9 @@ def _pair() -> Pair:
 def define_flags() -> None:
     """The program's flags."""
     flags.DEFINE_string("pair", None, f"One of {', '.join(PAIRS)}; default {DEFAULT_PAIR}.")
-    flags.DEFINE_string("base_checkpoint", None, "Model before post-training: directory or Hub id.")
+    flags.DEFINE_string(
+        "base_checkpoint", None, "Model before post-training: directory, .gguf file or Hub id."
+    )
     flags.DEFINE_string("rl_checkpoint", None, "Model after post-training: directory or Hub id.")
     flags.DEFINE_string("method", None, "How the second was made: GRPO, DPO, ...")
     flags.DEFINE_string(

@@ -20,7 +20,7 @@ from experiments.study.cards import Card, usable_bytes
 from experiments.study.numerics import NUMERICS
 from experiments.study.pairs import Pair, check_plain_name
 from experiments.study.plan import streamed_bytes
-from experiments.study.rule import Rule
+from experiments.study.rule import DEFAULT_ALPHAS, Rule
 from experiments.study.settings import QuestionSource, Study
 
 _RULE = ("alpha", "beta", "gamma", "delta", "num_samples")
@@ -31,7 +31,9 @@ def define_flags() -> None:
     flags.DEFINE_string("workdir", "runs", "Where results go: WORKDIR/PAIR.")
     flags.DEFINE_string("data_dir", None, "Folder of local question files.")
     flags.DEFINE_integer("num_questions", 300, "Most questions asked of a dataset.", lower_bound=1)
-    flags.DEFINE_list("alpha", ["0.3"], "Counted shares of the mean answer length.")
+    flags.DEFINE_list(
+        "alpha", [*map(str, DEFAULT_ALPHAS)], "Counted shares of the mean answer length."
+    )
     flags.DEFINE_list(
         "beta", [str(Rule.beta)], "Shortest mean answer length, as a share of the mean."
     )

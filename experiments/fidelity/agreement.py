@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import scipy.stats
 
+from eap_jax.attribution import not_measurable
 from eap_jax.graph import (
     edge_mask,
     edge_name,
     num_layers_of,
     reader_kinds,
-    single_writer_edges,
 )
 from experiments.fidelity.choice import DISTANCE_STARTS, distance_groups, distance_label
 
@@ -64,8 +64,7 @@ def agreement(
         raise ValueError("effects: expected at least one edge that was cut in every sample")
     kinds_WR = np.broadcast_to(np.array(reader_kinds(layers)), cut_WR.shape)
     groups_WR = distance_groups(layers)
-    # Only a derivative along the write is lost in the norm.
-    alone = single_writer_edges(layers) if estimator == "eap" else ()
+    alone = not_measurable(estimator, layers)
     measurable_WR = cut_WR.copy()
     for place in alone:
         measurable_WR[place] = False

@@ -23,7 +23,7 @@ from experiments.scoring.cells import Cell
 # spent on what a score is worth is four times the attribution.
 _TIMES = 3
 # What any machine does in some seconds: so much is always cut.
-_ALWAYS = 4e11
+ALWAYS = 4e11
 # Above this depth every edge of a few samples says less than some edges of more.
 _MOST_LAYERS = 10
 _SAMPLED_EDGES, _FEWEST_EDGES, _FEWEST_SAMPLES = 200, 20, 4
@@ -72,8 +72,8 @@ def affordable_choice(config: ModelConfig, texts: Sequence[Text], seed: int) -> 
       seed: of the drawing of samples and edges.
     """
     layers, samples = config.num_layers, len(texts)
-    attribution, cut = _operations(config, texts)
-    affordable = max(_TIMES * attribution, _ALWAYS) / cut
+    attribution, cut = operations(config, texts)
+    affordable = max(_TIMES * attribution, ALWAYS) / cut
     draw = np.random.default_rng(seed)
     order = draw.permutation(samples)
     together = int(affordable // num_edges(layers))
@@ -175,7 +175,7 @@ def _all_edges(num_layers: int) -> tuple[Edge, ...]:
     return tuple((int(writer), int(reader)) for writer, reader in places)
 
 
-def _operations(config: ModelConfig, texts: Sequence[Text]) -> tuple[float, float]:
+def operations(config: ModelConfig, texts: Sequence[Text]) -> tuple[float, float]:
     """Of attributing all texts, and of one cut in one text on average over edges and texts.
 
     Two for each weight and token on the way forward, two on the way back; a cut computes the layers

@@ -207,7 +207,7 @@ def _same_by_math_verify(reference: str, answer: str) -> bool:
     values = [_numeric(side) for side in (expected, found)]
     if None not in values:
         exact = expected.doit(), found.doit()
-        if all(side.is_Rational for side in exact):
+        if all(isinstance(side, sympy.Rational) for side in exact):
             return bool(exact[0] == exact[1])
         return _close(values, [side.has(sympy.Float) for side in (expected, found)])
     if isinstance(expected, sympy.Eq) and isinstance(found, sympy.Eq):

@@ -21,7 +21,8 @@ def edge_data(cells: Sequence[CellResult]) -> list[dict[str, Any]]:
     """One object a cell: name, layers, samples, unit and numbers base, rl, difference, low, high.
 
     A number times `unit` is the score. `low` and `high` end the interval of the difference; None
-    where there is none.
+    where there is none. `not_measurable` holds the places in these lists of the edges whose scores
+    say nothing.
     """
     return [_cell_data(cell) for cell in cells]
 
@@ -33,10 +34,12 @@ def _cell_data(cell: CellResult) -> dict[str, Any]:
     if cell.edge_low_WR is not None:
         values |= {"low": cell.edge_low_WR[mask_WR], "high": cell.edge_high_WR[mask_WR]}
     largest = max(float(np.abs(value_E).max()) for value_E in values.values()) or 1.0
+    order_WR = np.cumsum(mask_WR).reshape(mask_WR.shape) - 1
     power = math.floor(math.log10(largest)) - _DIGITS + 1
     data: dict[str, Any] = {
         "name": cell.name, "layers": cell.num_layers, "samples": cell.num_samples,
         "unit": float(f"1e{power}"), "low": None, "high": None,
+        "not_measurable": [int(order_WR[place]) for place in cell.not_measurable],
     }  # fmt: skip
     for name, value_E in values.items():
         data[name] = [_short(value, power) for value in value_E.tolist()]

@@ -1,7 +1,8 @@
 """The numbers of a study as files for other programs: tables, edge lists and EAP-IG graphs.
 
 table.md, table.csv     every cell's metrics with intervals, verdicts and published values
-edges.csv               every edge of a cell: base, rl, difference and its 95 % interval
+edges.csv               every edge of a cell: base, rl, difference and its 95 % interval, and whether
+                        its score can measure what cutting it does
 graph_{base,rl}.json    what EAP-IG's `Graph.from_json` reads
 """
 
@@ -15,8 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from eap_jax.graph import edge_mask, num_layers_of, reader_names, writer_names
-from experiments.fidelity.faithfulness import EXPORTED_EDGES, exported_circuit
+from eap_jax.attribution import Estimator, not_measurable
+from eap_jax.graph import edge_mask, edge_name, reader_names, writer_names
+from experiments.report.alpha_words import turns_at
+from experiments.report.eap_ig import eap_ig_graph, faithful
 from experiments.report.formats import number, percent
 from experiments.report.results import CellResult, StudyResult
 from experiments.statistics.bootstrap import IN_WORDS
@@ -33,15 +36,15 @@ TABLE_COLUMNS = (
     "wilcoxon_p", "sign_p", "effect_size", "samples",
     "trend", "paper", "published_base", "published_rl", "selection",
     "identical_texts", "model_part", "text_part", "interaction",
+    "turns_with_alpha",
 )  # fmt: skip
 EDGE_COLUMNS = (
     "writer", "reader", "base", "rl", "difference", "difference_low", "difference_high",
+    "measurable",
 )  # fmt: skip
 MARKDOWN_COLUMNS = (
     "Pair", "Dataset", "alpha", "Metric", "Base", "RL", "Change", "Here", "Paper", "Published",
 )  # fmt: skip
-# A graph of 32 layers with 32 heads has 1.6 million edges, 90 MB as text.
-MOST_LISTED = 250_000
 
 
 def table_csv(study: StudyResult) -> str:
@@ -54,12 +57,14 @@ def table_markdown(study: StudyResult) -> str:
     lines = ["| " + " | ".join(MARKDOWN_COLUMNS) + " |", "|" + " --- |" * len(MARKDOWN_COLUMNS)]
     for cell in study.cells:
         for metric, comparison in cell.measured:
-            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison)) + " |")
+            turns = turns_at(cell, study.cells, metric)
+            lines.append("| " + " | ".join(_markdown_cells(cell, metric, comparison, turns)) + " |")
     note = (
         f"Brackets hold {IN_WORDS}. "
         "*Here* is `rises` or `falls` where the interval of the difference excludes zero and the "
-        "signed-rank test agrees (p < 0.05), else `unclear`; *Paper* is the direction "
-        "after online RL. Metrics follow arXiv 2509.21044."
+        "signed-rank test agrees (p < 0.05), else `unclear`; a trend turns with alpha where it "
+        "is clear and the clear opposite at another alpha; *Paper* is the direction after "
+        "online RL. Metrics follow arXiv 2509.21044."
     )
     return "\n".join([*lines, "", note]) + "\n"
 
@@ -67,73 +72,6 @@ def table_markdown(study: StudyResult) -> str:
 def edges_csv(cell: CellResult) -> str:
     """Every existing edge of a cell, mean score before and after, in the matrix's order."""
     return _csv(EDGE_COLUMNS, _edge_lines(cell))
-
-
-def eap_ig_graph(
-    scores_WR: np.ndarray,
-    d_model: int,
-    num_heads: int,
-    *,
-    in_graph: int = EXPORTED_EDGES,
-    about: Mapping[str, Any] | None = None,
-) -> dict[str, Any]:
-    """A score matrix as the object that EAP-IG's `Graph.from_json` reads.
-
-    Attention is one node a layer here and one a head there, so an edge stands for the edges of all
-    its heads: each of them has its score and is in the graph if it is. Kept or cut together they do
-    what the one edge does, and ranked they stay together. Scores carry the same sign there: positive
-    where removing the edge raises the loss. With `intervention="zero"`, `evaluate_graph` gives the
-    loss of `eap_jax.circuit`, for a model without a bias on the attention's output, which belongs to
-    no head there; the key and value reads of grouped heads are those of their query heads.
-
-    Args:
-      scores_WR: mean scores [1+2L, 4L+1].
-      d_model: width of the residual stream; EAP-IG sizes its neuron tables by it.
-      num_heads: query heads of an attention.
-      in_graph: how many edges of the largest |score| are marked as the circuit. As in EAP-IG's
-        pruning, an edge that no path from input to logits uses is then left out.
-      about: further facts for people; EAP-IG does not read them.
-
-    Returns:
-      {"cfg": ..., "nodes": {name: {"in_graph": bool}}, "edges": {name: {"score", "in_graph"}},
-      "about": ...}. Of a graph with more than `MOST_LISTED` edges between heads only those of the
-      circuit are listed; the others have score 0 and are not in the graph, as EAP-IG takes it.
-
-    Raises:
-      ValueError: no model has a matrix of this shape.
-    """
-    num_layers = num_layers_of(*scores_WR.shape)
-    writers = [_heads(name, num_heads) for name in writer_names(num_layers)]
-    readers = [_heads(name, num_heads) for name in reader_names(num_layers)]
-    mask_WR = edge_mask(num_layers)
-    kept_WR = exported_circuit(scores_WR, in_graph)
-    sizes_WR = np.outer([len(heads) for heads in writers], [len(heads) for heads in readers])
-    every = int(sizes_WR[mask_WR].sum()) <= MOST_LISTED
-    edges = {}
-    for r, w in np.argwhere((mask_WR if every else kept_WR).T):
-        info = {"score": float(scores_WR[w, r]), "in_graph": bool(kept_WR[w, r])}
-        for reader in readers[r]:
-            edges |= {f"{writer}->{reader}": info for writer in writers[w]}
-    nodes = {
-        name: {"in_graph": bool(kept_WR[w].any())}
-        for w, heads in enumerate(writers)
-        for name in heads
-    }
-    nodes["logits"] = {"in_graph": True}
-    config = {
-        "n_layers": num_layers,
-        "n_heads": num_heads,
-        "parallel_attn_mlp": False,
-        "d_model": d_model,
-    }
-    facts = {
-        "ranked_by": "absolute value of the mean score",
-        "strongest_edges": min(in_graph, int(mask_WR.sum())),
-        "edges_on_a_path": int(kept_WR.sum()),
-        "all_edges": int(mask_WR.sum()),
-        "edges_listed": "all" if every else "those in the graph",
-    }
-    return {"cfg": config, "nodes": nodes, "edges": edges, "about": facts | dict(about or {})}
 
 
 def write_tables(study: StudyResult, directory: Path) -> tuple[Path, Path]:
@@ -148,7 +86,7 @@ def write_edges(
     cell: CellResult,
     directory: Path,
     models: Mapping[str, Mapping[str, Any]],
-    estimator: str = "eap",
+    estimator: Estimator = "eap",
 ) -> tuple[Path, ...]:
     """Write a cell's edges.csv, graph_base.json and graph_rl.json; returns their paths.
 
@@ -167,32 +105,18 @@ def write_edges(
             scores_WR,
             models[side]["d_model"],
             models[side]["num_heads"],
-            about={"estimator": estimator, "faithfulness": _faithful(cell, side)},
+            about={
+                "estimator": estimator,
+                "not_measurable": [
+                    edge_name(*place, cell.num_layers)
+                    for place in not_measurable(estimator, cell.num_layers)
+                ],
+                "faithfulness": faithful(cell, side),
+            },
         )
         write_text(path, json.dumps(graph) + "\n")
         written.append(path)
     return tuple(written)
-
-
-def _faithful(cell: CellResult, side: str) -> dict[str, Any] | str:
-    """How much of the loss the exported circuit recovers, where circuits were run."""
-    if not cell.faithfulness:
-        return "not measured"
-    found = cell.faithfulness[side]
-    low, high = (end if math.isfinite(end) else None for end in found["exported"]["interval"])
-    return {
-        "meaning": "recovered = (loss - empty_loss) / (full_loss - empty_loss), other edges cut to "
-        "zero; 1 is the whole model, 0 none of it",
-        "ablation": "zero",
-        "samples": found["samples"],
-        "full_loss": found["full_loss"],
-        "empty_loss": found["empty_loss"],
-        "circuit_loss": found["exported"]["loss"],
-        "recovered": found["exported"]["recovered"],
-        "recovered_interval": [low, high],
-        "cpr_of_the_ranking": found["cpr"],
-        "cmd_of_the_ranking": found["cmd"],
-    }
 
 
 def _table_lines(study: StudyResult) -> Iterable[tuple]:
@@ -209,10 +133,11 @@ def _table_lines(study: StudyResult) -> Iterable[tuple]:
                 found.wilcoxon_p, found.sign_p, found.effect_size, found.samples,
                 trend(found), metric.paper, *published, cell.variant, cell.identical_texts,
                 *(None if split is None else split.parts[part].value for part in parts),
+                "yes" if turns_at(cell, study.cells, metric) else "no",
             )  # fmt: skip
 
 
-def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list[str]:
+def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison, turns: bool) -> list[str]:
     published = cell.published.get(metric.key)
     change, low, high = (percent(share) for share in (found.relative, *found.relative_interval))
     sides = [
@@ -229,7 +154,7 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
         metric.short,
         *sides,
         f"{change} % [{low}, {high}]",
-        trend(found),
+        trend(found) + (", turns with alpha" if turns else ""),
         metric.paper or "",
         "" if published is None else f"{number(published[0])} → {number(published[1])}",
     ]
@@ -238,12 +163,21 @@ def _markdown_cells(cell: CellResult, metric: Metric, found: Comparison) -> list
 def _edge_lines(cell: CellResult) -> Iterable[tuple]:
     base_WR, rl_WR = cell.base_WR, cell.rl_WR
     writers, readers = writer_names(cell.num_layers), reader_names(cell.num_layers)
+    hidden = set(cell.not_measurable)
     for w, r in np.argwhere(edge_mask(cell.num_layers)):
         interval = (None, None)
         if cell.edge_low_WR is not None:
             interval = (float(cell.edge_low_WR[w, r]), float(cell.edge_high_WR[w, r]))
         base, rl = float(base_WR[w, r]), float(rl_WR[w, r])
-        yield (writers[w], readers[r], base, rl, rl - base, *interval)
+        yield (
+            writers[w],
+            readers[r],
+            base,
+            rl,
+            rl - base,
+            *interval,
+            "no" if (w, r) in hidden else "yes",
+        )
 
 
 def _csv(columns: tuple[str, ...], lines: Iterable[tuple]) -> str:
@@ -260,11 +194,3 @@ def _field(value):
         return value
     # A numpy float would be written as np.float64(0.5).
     return float(value) if math.isfinite(value) else ""
-
-
-def _heads(name: str, num_heads: int) -> list[str]:
-    """`a3<q>` -> `a3.h0<q>`, `a3.h1<q>`, ...; a node that is no attention keeps its name."""
-    if not name.startswith("a"):
-        return [name]
-    node, bracket, kind = name.partition("<")
-    return [f"{node}.h{head}{bracket}{kind}" for head in range(num_heads)]

@@ -169,7 +169,10 @@ def top_changes(cell: CellResult, count: int = TOP_EDGES) -> Figure:
         widen_middle(axes, np.array([values_WR[place] for values_WR in shown for place in places]))
         axes.grid(axis="y", color="#eeeeee")
         axes.set_axisbelow(True)
-    names = [f"{writers[w]} \N{RIGHTWARDS ARROW} {readers[r]}" for w, r in places]
+    hidden = dict.fromkeys(cell.not_measurable, " (not measurable by EAP)")
+    names = [
+        f"{writers[w]} \N{RIGHTWARDS ARROW} {readers[r]}{hidden.get((w, r), '')}" for w, r in places
+    ]
     means.set_yticks(heights, names, fontsize=7.5)
     means.invert_yaxis()
     means.set_xlabel("mean score" + scale_note(means))
@@ -218,7 +221,8 @@ CELL_FIGURES = (
         draw=heat_maps,
         title="Every edge before, after, and the difference",
         text="Rows write, columns read. Red edges help the model predict its own answer (removing "
-        "them is predicted to raise the loss), blue edges work against it.",
+        "them is predicted to raise the loss), blue edges work against it. What the input tells the "
+        "first layer's queries, keys and values is not measurable by EAP: its score of 0 says nothing.",
     ),
     CellFigure(
         name="top_changes",

@@ -8,7 +8,7 @@ import base64
 import json
 import math
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ from matplotlib.figure import Figure
 
 from eap_jax.graph import reader_names, writer_names
 from experiments.report import published
+from experiments.report.alpha_words import turns_at
+from experiments.report.control_words import control_lines, control_sentences
 from experiments.report.edge_data import edge_data
 from experiments.report.examples import examples
 from experiments.report.figure_style import png, svg
@@ -26,11 +28,12 @@ from experiments.report.model_text_words import PART_LABELS, split_lines, texts_
 from experiments.report.results import Accuracy, CellResult, StudyResult, comparisons_of
 from experiments.report.sweep_figures import SWEEP_TITLES, sweep_figures
 from experiments.report.verdict import status, verdicts
-from experiments.report.view_words import median_text
+from experiments.report.view_words import VIEW_LABELS, median_text
 from experiments.statistics.across_cells import holm, rise_summary
 from experiments.statistics.bootstrap import IN_WORDS, Interval
 from experiments.statistics.metrics import METRIC_BY_KEY, METRICS, TABLE_METRICS
 from experiments.statistics.trend import trend
+from experiments.statistics.views import VIEWS
 from experiments.store import write_text
 
 # Figures and examples of more comparisons would make the page too large to open with ease.
@@ -78,7 +81,7 @@ def render(
         study=study,
         several=several,
         verdicts=verdicts(study),
-        table=[_row(cell) for cell in study.cells],
+        table=[_row(cell, study.cells) for cell in study.cells],
         rises=_rises(study) if several else [],
         statistics=_statistics(study),
         intervals_in_words=IN_WORDS,
@@ -98,6 +101,11 @@ def render(
             _cell(cell, (drawn or {}).get(cell.name), folders.get(cell.name))
             for cell in study.cells[:DRAWN_CELLS]
         ],
+        control={
+            "sentences": control_sentences(study.against_control),
+            "lines": control_lines(study.against_control),
+            "views": [VIEW_LABELS[view] for view in VIEWS],
+        },
         figure_kinds=FIGURE_KINDS,
         texts={pair.key: texts_sentences(_of(study, pair.key)) for pair in study.pairs},
         splits={pair.key: split_lines(_of(study, pair.key)) for pair in study.pairs},
@@ -122,8 +130,8 @@ def data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(png(figure)).decode("ascii")
 
 
-def _row(cell: CellResult) -> dict[str, Any]:
-    """One line of table 1."""
+def _row(cell: CellResult, cells: Sequence[CellResult]) -> dict[str, Any]:
+    """One line of table 1, of all the study's cells."""
     found = []
     for metric in TABLE_METRICS:
         comparison = cell.comparisons.get(metric.key)
@@ -131,6 +139,7 @@ def _row(cell: CellResult) -> dict[str, Any]:
             None if comparison is None else {
                 "found": comparison,
                 "agreement": status(cell, metric),
+                "turns": turns_at(cell, cells, metric),
                 "median": median_text(cell, metric.key),
                 "published": cell.published.get(metric.key),
             }

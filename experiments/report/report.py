@@ -4,17 +4,22 @@
 <pair>/<dataset>/<cell>/edges.csv, views.csv, graph_{base,rl}.json
 <pair>/<dataset>/figures/<cell>_*.{png,pdf,svg}
 <pair>/figures/*.{png,pdf,svg}: of several cells together
+arm_control.json, arm_control.csv: of a sweep with a control, beside its report
 """
 
+import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from experiments import store
+from experiments.report.control_words import control_csv
 from experiments.report.exports import write_edges, write_tables
 from experiments.report.figures import cell_figures, figure_file, write_figures
 from experiments.report.gather import gather
 from experiments.report.page import DRAWN_CELLS, write_page
 from experiments.report.sweep_figures import sweep_figures
 from experiments.report.views_table import views_csv
+from experiments.statistics.against_control import AgainstControl, write_against_control
 
 
 def write_report(directory: Path) -> Path:
@@ -51,9 +56,23 @@ def write_report(directory: Path) -> Path:
     return write_page(study, directory, drawn, folders)
 
 
-def write_sweep_report(workdir: Path, directories: list[Path]) -> Path:
-    """Write the report and tables over several pairs to `workdir`; returns the report's path."""
-    study = gather(directories)
+def write_sweep_report(
+    workdir: Path, directories: list[Path], against: Sequence[AgainstControl] = ()
+) -> Path:
+    """Write the report and tables over several pairs.
+
+    Args:
+      workdir: where they go.
+      directories: those of the pairs, in it.
+      against: arms against the control.
+
+    Returns:
+      path of report.html.
+    """
+    study = dataclasses.replace(gather(directories), against_control=against)
+    if against:
+        write_against_control(workdir, against)
+        store.write_text(workdir / "arm_control.csv", control_csv(against))
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells, study.pairs), workdir / "figures")
     write_tables(study, workdir)

@@ -11,8 +11,10 @@ from typing import Any, Literal
 
 import numpy as np
 
+from eap_jax.attribution import Estimator, not_measurable
 from eap_jax.graph import num_layers_of
 from experiments.scoring.selection import Step
+from experiments.statistics.against_control import AgainstControl
 from experiments.statistics.bootstrap import Interval
 from experiments.statistics.compare import Comparison
 from experiments.statistics.concentration import Concentration
@@ -31,6 +33,7 @@ class CellResult:
       pair: key of the pair.
       dataset: name of the question set.
       alpha: counted share of the mean answer length.
+      estimator: what made the scores.
       variant: other settings of the selection that are not the published ones, as text.
       base_nWR, rl_nWR: scores [n, W, 4L+1], float, finite; same question at the same place.
       rows: the n selected rows in that order: question, idx, gt and
@@ -77,6 +80,7 @@ class CellResult:
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
     variant: str = ""
+    estimator: Estimator = "eap"
     effects: Mapping[str, Effects] = dataclasses.field(default_factory=dict)
     fidelity: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     views: Sequence[View] = ()
@@ -120,6 +124,11 @@ class CellResult:
     def num_layers(self) -> int:
         """L."""
         return num_layers_of(*self.base_nWR.shape[1:])
+
+    @property
+    def not_measurable(self) -> tuple[tuple[int, int], ...]:
+        """Edges (writer, reader) whose scores of 0 say nothing, see `attribution.not_measurable`."""
+        return not_measurable(self.estimator, self.num_layers)
 
     @property
     def num_samples(self) -> int:
@@ -195,6 +204,7 @@ class StudyResult:
       health: checks of the run.
       accuracies: of the models, where answers were graded.
       sensitivities: of the metrics to free choices, where measured.
+      against_control: arms against the control, where a sweep has one.
 
     Raises:
       ValueError: there is no cell, or a cell's pair is not described.
@@ -209,6 +219,7 @@ class StudyResult:
     health: Sequence[HealthFigure] = ()
     accuracies: Sequence[Accuracy] = ()
     sensitivities: Sequence[Sensitivity] = ()
+    against_control: Sequence[AgainstControl] = ()
 
     def __post_init__(self):
         if not self.cells:

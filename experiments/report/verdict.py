@@ -3,18 +3,30 @@
 The paper's three signs of online RL: activation intensity rises, information complexity rises,
 kurtosis falls. A sign shows in a cell where `trend.trend` is the paper's direction, and in a pair
 where it shows in more than half of the pair's cells. It counts as found only where every view of a
-cell (`statistics.views`) has it.
+cell (`statistics.views`) has it, and where it does not turn with alpha (`alpha_words`).
 """
 
 import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
+from experiments.report.alpha_words import (
+    AlphaViews,
+    alpha_changes,
+    alpha_turn,
+    alpha_turns,
+    alpha_views,
+    cautions_of_cells,
+    one_ladder,
+    places,
+    turned_ladders,
+    turning_in_cells,
+)
 from experiments.report.formats import number, percent
+from experiments.report.headline import BY_SUPPORT, Status, headline
 from experiments.report.results import CellResult, PairInfo, StudyResult, comparisons_of
 from experiments.report.view_words import (
     ViewLine,
@@ -31,31 +43,21 @@ from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed, trend
 from experiments.statistics.views import support
 
-Status = Literal[
-    "as in the paper", "opposite to the paper", "turns with the view", "not in every view",
-    "no clear change", "mixed", "not in the paper",
-]  # fmt: skip
 _FEW_QUESTIONS = 30
-# With fewer questions the two-sided signed-rank test cannot reach p < 0.05: its smallest p of n
-# questions is 2 / 2^n.
-_TESTABLE = 6
-_BY_SUPPORT: dict[str, Status] = {
-    "turns": "turns with the view",
-    "unclear elsewhere": "not in every view",
-}
-_DEPEND = {True: "depends", False: "depend"}
 _MOST_SENTENCES = 12
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One metric of one pair: how it stands to the paper, a sentence of numbers, and its views."""
+    """One metric of one pair: how it stands to the paper, a sentence of numbers, and its views,
+    those of cells that differ in alpha only side by side."""
 
     metric: Metric
     status: Status
     text: str
     views: tuple[ViewLine, ...] = ()
+    by_alpha: AlphaViews | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -91,14 +93,11 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
             found.append(
                 PairVerdict(
                     pair=pair,
-                    headline=_headline(
-                        pair.method,
-                        findings,
-                        [found.samples for cell in cells for found in cell.comparisons.values()],
-                        several=len(cells) > 1,
+                    headline=" ".join(
+                        [headline(pair.method, _signs(findings), cells), *alpha_turns(cells)]
                     ),
                     turns=tuple(_turns(cells)),
-                    fidelity=tuple(filter(None, map(fidelity_sentence, cells[:_MOST_SENTENCES]))),
+                    fidelity=tuple(_fidelity(cells)),
                     findings=findings,
                     cautions=tuple(_cautions(study, cells)),
                 )
@@ -116,23 +115,23 @@ def agreement(comparison: Comparison, direction: Direction | None) -> Status:
     return "as in the paper" if seen == direction else "opposite to the paper"
 
 
-def is_online(method: str) -> bool | None:
-    """Whether a training method samples from the model while it trains; None if not known."""
-    words = method.lower()
-    if any(word in words for word in ("online", "iterative", "grpo", "ppo", "reinforce", "rlvr")):
-        return True
-    return False if any(word in words for word in ("dpo", "sft", "fine-tun")) else None
-
-
 def _finding(metric: Metric, cells: Sequence[CellResult]) -> Finding:
     measured = [cell for cell in cells if metric.key in cell.comparisons]
     seen = Counter(status(cell, metric) for cell in measured)
     majority = next((name for name, count in seen.items() if 2 * count > len(measured)), "mixed")
+    clear = {name for name in seen if name != "no clear change"}
+    if majority == "mixed" and len(clear) == 1 and clear <= set(BY_SUPPORT.values()):
+        majority = clear.pop()  # Where there is a change at all, another view does not have it.
+    ladder = one_ladder(measured)
+    text = _sentence(measured, metric)
+    if metric.paper is None and any(support(c.views, metric.key) == "turns" for c in measured):
+        text += "; it turns with the view"
     return Finding(
         metric=metric,
-        status=majority,
-        text=_sentence(measured, metric),
-        views=view_lines(measured, metric),
+        status="turns with alpha" if turned_ladders(measured, metric) else majority,
+        text=text,
+        views=view_lines(measured, metric) if ladder is None else (),
+        by_alpha=None if ladder is None else alpha_views(ladder, metric),
     )
 
 
@@ -140,16 +139,25 @@ def status(cell: CellResult, metric: Metric) -> Status:
     """`agreement`, unless another view of the cell does not have the change."""
     found = agreement(cell.comparisons[metric.key], metric.paper)
     if found in ("as in the paper", "opposite to the paper") and cell.views:
-        return _BY_SUPPORT.get(support(cell.views, metric.key), found)
+        return BY_SUPPORT.get(support(cell.views, metric.key), found)
     return found
 
 
 def _turns(cells: Sequence[CellResult]) -> list[str]:
-    """Sentences on the paper's signs that other views do not have, those of one cell only."""
-    if len(cells) > 1:
-        return []
-    sentences = (turning_sentence(cells[0], metric) for metric in TABLE_METRICS)
-    return [sentence for sentence in sentences if sentence]
+    """Sentences on the paper's signs that other views do not have."""
+    alone = len(cells) == 1
+    found = (
+        turning_sentence(cells[0], metric) if alone else turning_in_cells(cells, metric)
+        for metric in TABLE_METRICS
+    )  # fmt: skip
+    return [sentence for sentence in found if sentence]
+
+
+def _fidelity(cells: Sequence[CellResult]) -> list[str]:
+    """What the scores of each cell are worth, with its name where there are several."""
+    shown = cells[:_MOST_SENTENCES]
+    found = zip(places(cells), map(fidelity_sentence, shown), strict=False)
+    return [text if len(cells) == 1 else f"{place}: {text}" for place, text in found if text]
 
 
 def _sentence(cells: Sequence[CellResult], metric: Metric) -> str:
@@ -173,62 +181,21 @@ def _sentence(cells: Sequence[CellResult], metric: Metric) -> str:
             way = "falls" if only.effect_size < 0 else "rises"
             text += f", but question by question it {way} (signed-rank p {number(only.wilcoxon_p)})"
         return text
+    if (ladder := one_ladder(cells)) is not None:
+        return alpha_changes(ladder, metric)
     seen = Counter(trend(comparison) for comparison in comparisons)
     parts = [
         f"{_CHANGE[name]} in {seen[name]}" for name in ("rises", "falls", "unclear") if seen[name]
     ]
     changes = [c.relative for c in comparisons if math.isfinite(c.relative)]
     average = f"; {percent(float(np.mean(changes)))} % on average" if changes else ""
-    return f"{', '.join(parts)} of {len(comparisons)} comparisons{average}"
+    text = f"{', '.join(parts)} of {len(comparisons)} comparisons{average}"
+    turn = alpha_turn(cells, metric)
+    return text if turn is None else f"{text}. It turns with alpha: {turn}"
 
 
-def _headline(
-    method: str, findings: Sequence[Finding], samples: Sequence[int], *, several: bool
-) -> str:
-    signs = [finding for finding in findings if finding.metric.in_table]
-    shown = sum(finding.status == "as in the paper" for finding in signs)
-    against = sum(finding.status == "opposite to the paper" for finding in signs)
-    total = len(signs)
-    if total == 0:
-        return "The paper's three signs were not measured."
-    most = max(samples)
-    if most < _TESTABLE:
-        return (
-            f"Too few questions to say: {most}, and no test of fewer than {_TESTABLE} can decide."
-        )
-    count = f"{shown or 'none'} of the paper's {total} signs of online RL"
-    count += " shows " if shown == 1 else " show "
-    count += "in most comparisons" if several else "here"
-    online = is_online(method)
-    if online is None:
-        known = "post-training" if method == "not stated" else method
-        return f"After {known}, {count}."
-    if online:
-        if shown == total:
-            return (
-                f"Yes: after {method} the model's inner circuits work more strongly and more "
-                "diversely, as the paper reports for online RL."
-            )
-        if shown:
-            return f"Partly: after {method}, {count}."
-        if against == total:
-            return f"No: after {method} the circuits change the opposite way to the paper's."
-        doubtful = sum(finding.status in _BY_SUPPORT.values() for finding in signs)
-        if doubtful:
-            return (
-                f"Cannot tell: after {method}, none of the paper's {total} signs of online RL stands "
-                f"in every view, and {doubtful} of them {_DEPEND[doubtful == 1]} on the view."
-            )
-        return f"No: after {method}, {count}."
-    if shown == total:
-        return (
-            f"All {total} signs that the paper reports for online RL show here, although {method} "
-            "does not train on the model's own fresh answers."
-        )
-    return (
-        f"After {method}, {count}. The paper expects weak or inconsistent signs from training "
-        "that is not online."
-    )
+def _signs(findings: Sequence[Finding]) -> list[Status]:
+    return [finding.status for finding in findings if finding.metric.in_table]
 
 
 def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
@@ -248,8 +215,7 @@ def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:
                 f"{where}: each side's own, as published, or one for both; see How much the free "
                 "choices matter."
             )
-    if len(cells) == 1:
-        found += loss_cautions(cells[0])
+    found += loss_cautions(cells[0]) if len(cells) == 1 else cautions_of_cells(cells)
     if any(check.sound is False for check in study.health):
         found.append("A check of the run's soundness failed; see Health before you trust the rest.")
     return found

@@ -1,9 +1,14 @@
-"""What a checkpoint's folder says of text: its tokenizer, its stop tokens, a question's prompt."""
+"""What a checkpoint says of text: its tokenizer, its stop tokens, a question's prompt."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from transformers import AutoTokenizer
 
+from converters.gguf_config import token_ids
+from converters.gguf_file import is_gguf, read_header
+from converters.gguf_tokenizer import build_tokenizer
 from experiments import store
 from experiments.errors import InputError
 from experiments.responses.questions import Question
@@ -11,11 +16,13 @@ from experiments.study.pairs import CHAT
 
 
 def load_tokenizer(checkpoint: Path):
-    """The tokenizer that lies in a checkpoint's folder.
+    """The tokenizer that lies in a checkpoint's folder, or in its GGUF file.
 
     Raises:
-      InputError: there is none, or it is broken.
+      InputError, CheckpointError: there is none, or it is broken.
     """
+    if is_gguf(checkpoint):
+        return build_tokenizer(read_header(checkpoint))
     try:
         return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     # Errors of json, of a missing key, of Rust: transformers promises no common base.
@@ -25,16 +32,12 @@ def load_tokenizer(checkpoint: Path):
 
 
 def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
-    """End-of-sequence ids from generation_config.json or config.json.
+    """End-of-sequence ids from generation_config.json or config.json, or a GGUF file's metadata.
 
     Raises:
-      InputError: neither names one, or a file is broken.
+      InputError, CheckpointError: neither names one, or a file is broken.
     """
-    for name in ("generation_config.json", "config.json"):
-        path = checkpoint / name
-        if not path.exists():
-            continue
-        fields = store.read_json(path)
+    for path, fields in _stated_ids(checkpoint):
         if not isinstance(fields, dict):
             raise InputError(f"{path}: expected a JSON object, found {type(fields).__name__}")
         stop = fields.get("eos_token_id")
@@ -43,7 +46,18 @@ def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
             if not all(type(token) is int and token >= 0 for token in stops):
                 raise InputError(f"{path}: eos_token_id: expected token ids, found {stop!r:.40}")
             return tuple(stops)
-    raise InputError(f"{checkpoint}: config.json: expected eos_token_id, found none")
+    place = checkpoint if is_gguf(checkpoint) else f"{checkpoint}: config.json"
+    raise InputError(f"{place}: expected eos_token_id, found none")
+
+
+def _stated_ids(checkpoint: Path) -> Iterator[tuple[Path, Any]]:
+    """What may name the tokens that end an answer, the first choice first."""
+    if is_gguf(checkpoint):
+        yield checkpoint, token_ids(read_header(checkpoint))
+        return
+    for name in ("generation_config.json", "config.json"):
+        if (checkpoint / name).exists():
+            yield checkpoint / name, store.read_json(checkpoint / name)
 
 
 def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:

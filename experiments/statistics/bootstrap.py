@@ -4,10 +4,10 @@ Every resample has its value and, from the questions' influences on it, a standa
 The spread of |resampled value - value| / error says how many errors an interval must reach to both
 sides (symmetric bootstrap-t). A resample that misses an outlier has a far too small error, which
 once gave intervals of 50 times Student's: none counts as less than a quarter of the sample's, of
-fewer than 30 questions as less than 0.7. No interval
-goes beyond the range of the questions: of a mean their smallest and largest number, of another
-statistic its value and their influences on it. Entropies are corrected for their bias, so their
-intervals lie around a somewhat higher value than the plain one.
+fewer than 30 questions as less than 0.7. No interval goes beyond the range of the questions: of a
+mean their smallest and largest number, of another statistic its value and their influences on it.
+Entropies are corrected for their bias, so their intervals lie around a somewhat higher value than
+the plain one.
 
 Chosen by coverage in simulated studies, at 95 %. Of a mean (4,000 studies a number: t with 3 degrees
 of freedom; a difference of two log-normals of sigma 1.5; one of them):
@@ -15,6 +15,11 @@ of freedom; a difference of two log-normals of sigma 1.5; one of them):
     questions     12                20                30                100
     this one      95.4 97.2 71.9    96.2 97.6 75.5    96.0 98.6 85.0    95.4 98.0 89.2
     Student's t   95.9 97.6 73.0    96.0 97.5 75.7    95.2 96.7 77.9    95.0 96.2 85.2
+
+400 studies each of four shapes, that t; that difference; a normal of which 5 % are 20 times as wide; and
+a difference of two log-normals, one 1.3 times the other: 12 questions 96 97 99 94, 20 questions 96 98
+98 96, 30 questions 96 98 98 97, 100 questions 95 99 100 96, and no end beyond the questions' range.
+So it errs to the wide side where outliers are rare and far.
 
 Student's t covers the true output-edge entropy in 30 % of 100 studies of 12 questions and in 56 %
 of 30, this one in 85 % and 93 % (a sample's entropy lies too low, a resample's lower still);

@@ -40,10 +40,11 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     """
     data, sides, places = {}, {}, {}
     for side in SIDES:
-        data[side] = _side_data(opened, cell, side)
+        data[side] = side_data(opened, cell, side)
         facts = store.read_json(cell.directory / f"losses_{side}.json")
         positions = facts.get("positions")
-        sides[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
+        health = {key: facts[key] for key in ("health", "health_without") if key in facts}
+        sides[side] = health | {"loss": float(np.mean(facts["losses"]))}
         places[side] = concentration(
             data[side].scores_nWR,
             data[side].losses_n,
@@ -80,8 +81,12 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
     return result
 
 
-def _side_data(opened: OpenStudy, cell: Cell, side: Side) -> SideData:
-    """What one side's files hold; what an earlier program did not save is None."""
+def side_data(opened: OpenStudy, cell: Cell, side: Side) -> SideData:
+    """What one side's saved files hold; what was not computed is None.
+
+    Raises:
+      InputError: a file is missing, broken, or of another number of questions.
+    """
     scores_nWR = store.read_results(results_path(opened, cell, side))
     path = cell.directory / f"losses_{side}.json"
     facts = store.read_json(path)

@@ -49,6 +49,8 @@ class View:
       base, rl: its values.
       relative: (rl - base) / |base|.
       low, high: 95 % interval of the relative change; NaN where not defined.
+      difference_low, difference_high: 95 % interval of rl - base, by which the trend goes; NaN where
+        not defined.
       trend: by `experiments.statistics.trend`.
       samples: questions in this view.
     """
@@ -62,6 +64,13 @@ class View:
     high: float
     trend: Trend
     samples: int
+    difference_low: float = math.nan
+    difference_high: float = math.nan
+
+    @property
+    def difference(self) -> float:
+        """rl - base."""
+        return self.rl - self.base
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -120,9 +129,11 @@ def support(views: Iterable[View], metric: str) -> Support:
 def _rows(view: ViewName, comparisons: Mapping[str, Comparison]) -> Iterable[View]:
     for key, found in comparisons.items():
         low, high = found.relative_interval
+        difference_low, difference_high = found.difference_interval
         yield View(
             view=view, metric=key, base=found.base, rl=found.rl, relative=found.relative,
             low=low, high=high, trend=trend(found), samples=found.samples,
+            difference_low=difference_low, difference_high=difference_high,
         )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
-"""A checkpoint's name -> its local directory, from the Hugging Face Hub if it is not a directory."""
+"""A checkpoint's name -> where it lies, downloaded from the Hugging Face Hub if it is not here."""
 
 from pathlib import Path
 
+from converters.gguf_file import is_gguf
 from experiments.errors import InputError
 
 _ALWAYS = ("*.json", "tokenizer*", "*.jinja")
@@ -14,11 +15,11 @@ _PATIENCE = 10.0
 def local_checkpoint(
     name: str, *, label: str = "checkpoint", advice: str = "pass a local directory"
 ) -> Path:
-    """Directory of a checkpoint.
+    """Directory of a checkpoint, or its GGUF file.
 
     Args:
-      name: a local directory, or a Hub id, `owner/name` or `owner/name@revision`, which is
-        downloaded unless it is cached.
+      name: a local directory or .gguf file, or a Hub id, `owner/name` or `owner/name@revision`, and
+        for a GGUF file `owner/name/file.gguf`, which is downloaded unless it is cached.
       label: what the checkpoint is called in messages.
       advice: what a user can do instead, for messages.
 
@@ -27,26 +28,32 @@ def local_checkpoint(
         why and what to do.
     """
     path = Path(name)
-    if path.is_dir():
-        return path
-    repository = _repository(name, label, advice)
+    if path.is_dir() or is_gguf(path):
+        return _checked(path, label)
+    repository, file = _repository(name, label, advice)
     # Imported here: it takes half a second, and local checkpoints do not need it.
     import huggingface_hub
 
     try:
         # The one call of the client that asks once: others wait and ask again, for 48 s in all.
         found = huggingface_hub.model_info(**repository, timeout=_PATIENCE)
-        files = {Path(file.rfilename).suffix for file in found.siblings or ()}
-        weights = _WEIGHTS[0] if ".safetensors" in files else _WEIGHTS[1]
+        files = [Path(sibling.rfilename) for sibling in found.siblings or ()]
+        if file is not None:
+            if Path(file) not in files:
+                raise _NotThereError(files)
+            return Path(huggingface_hub.hf_hub_download(**repository, filename=file))
+        suffixes = {file.suffix for file in files}
+        weights = _WEIGHTS[0] if ".safetensors" in suffixes else _WEIGHTS[1]
         wanted = [*_ALWAYS, weights]
         return Path(huggingface_hub.snapshot_download(**repository, allow_patterns=wanted))
     # The Hub's client raises its own errors, httpx's and OSError, and promises no common base.
     except Exception as error:
-        cached = _cached(repository)
+        cached = _cached(repository, file)
         if cached is not None:
             return cached
         reason = _reason(error, **repository)
-        raise InputError(f"{label} {name}: no such directory, and {reason}; {advice}") from error
+        missing = "file" if file else "directory"
+        raise InputError(f"{label} {name}: no such {missing}, and {reason}; {advice}") from error
 
 
 def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
@@ -54,6 +61,8 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
     from huggingface_hub import errors
 
     page = f"https://huggingface.co/{repo_id}"
+    if isinstance(error, _NotThereError):
+        return f"{page} has none of that name, but {error}"
     if isinstance(error, errors.GatedRepoError):
         return (
             f"the repository is gated: accept its licence on {page}, then set HF_TOKEN to a token of "
@@ -84,7 +93,7 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
 
 
 def config_folder(name: str, *, label: str = "checkpoint") -> Path:
-    """A folder with a checkpoint's config.json, of which nothing else is downloaded.
+    """A folder with a checkpoint's config.json, of which nothing else is downloaded; or a GGUF file.
 
     Args:
       name, label: see `local_checkpoint`.
@@ -92,9 +101,13 @@ def config_folder(name: str, *, label: str = "checkpoint") -> Path:
     Raises:
       InputError: neither a directory nor a Hub id, or the Hub cannot be reached.
     """
-    if Path(name).is_dir():
-        return Path(name)
-    repository = _repository(name, label, "pass a local directory")
+    if Path(name).is_dir() or is_gguf(name):
+        return _checked(Path(name), label)
+    repository, file = _repository(name, label, "pass a local directory")
+    if file is not None:
+        raise InputError(
+            f"{label} {name}: no such file; a GGUF file is planned for when it has been downloaded"
+        )
     import huggingface_hub
 
     try:
@@ -107,19 +120,52 @@ def config_folder(name: str, *, label: str = "checkpoint") -> Path:
         ) from error
 
 
-def _repository(name: str, label: str, advice: str) -> dict[str, str | None]:
-    """A Hub id taken apart, or InputError."""
-    path = Path(name)
+def _repository(name: str, label: str, advice: str) -> tuple[dict[str, str | None], str | None]:
+    """A Hub id taken apart, and the GGUF file that it names; or InputError."""
+    path, file = Path(name), None
+    if path.suffix.lower() == ".gguf":
+        if path.is_absolute() or len(path.parts) < 3 or path.parts[0] in (".", ".."):
+            raise InputError(f"{label} {name}: no such file; {advice}")
+        name, file = "/".join(path.parts[:2]), "/".join(path.parts[2:])
+        path = Path(name)
     if path.is_absolute() or len(path.parts) != 2 or path.parts[0] in (".", ".."):
         raise InputError(f"{label} {name}: no such directory; {advice}")
     owner_and_name, _, revision = name.partition("@")
-    return {"repo_id": owner_and_name, "revision": revision or None}
+    return {"repo_id": owner_and_name, "revision": revision or None}, file
 
 
-def _cached(repository: dict[str, str | None]) -> Path | None:
+class _NotThereError(Exception):
+    """A repository lacks the GGUF file that was asked for; says which ones it has."""
+
+    def __init__(self, files: list[Path]):
+        named = sorted(str(file) for file in files if file.suffix.lower() == ".gguf")
+        super().__init__(", ".join(named[:3]) or "no GGUF file at all")
+
+
+def _checked(path: Path, label: str) -> Path:
+    """A local checkpoint, unless it is a folder that only holds GGUF files."""
+    if path.is_dir() and not (path / "config.json").exists():
+        files = sorted(path.glob("*.gguf"))
+        if files:
+            raise InputError(
+                f"{label} {path}: expected a folder with config.json, found GGUF files; pass one of "
+                f"them, such as {files[0]}"
+            )
+    return path
+
+
+def _cached(repository: dict[str, str | None], file: str | None) -> Path | None:
     """An earlier download, for work without network."""
     import huggingface_hub
 
+    if file is not None:
+        try:
+            found = huggingface_hub.hf_hub_download(
+                **repository, filename=file, local_files_only=True
+            )
+        except (OSError, ValueError):
+            return None
+        return Path(found)
     for weights in _WEIGHTS:
         try:
             found = Path(

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from converters.gguf_file import is_gguf
 from converters.hf_config import read_config
 from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
 from converters.sameness import same_model
@@ -27,6 +28,7 @@ from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.study.cards import usable_on
 from experiments.study.distributed import check_same
 from experiments.study.footprint import Placed
+from experiments.study.forecast import Shape, lacking
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
 from experiments.study.pairs import SIDES, Side
@@ -41,7 +43,7 @@ class OpenStudy:
 
     Attributes:
       study: the settings.
-      checkpoints: local directory of each side.
+      checkpoints: local directory or GGUF file of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
       answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
@@ -161,6 +163,12 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     if study.responses is None and study.imported is None:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
         say(f"precision: answers as the checkpoints ({own}), scores {weight_dtype(study.numerics)}")
+    shapes = {
+        side: Shape(config=configs[side], dtype=opened.answer_dtypes[side], origin="")
+        for side in SIDES
+    }
+    if missing := lacking(study, shapes, opened.usable_bytes, another="a card such as {}"):
+        say(f"warning: the plan does not fit, the run goes on: {'; '.join(missing)}")
     return opened
 
 
@@ -185,7 +193,7 @@ def _check_different(opened: OpenStudy) -> None:
     found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
     found += "the two models are identical, and nothing is measured"
     differing = [name for name in _TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
-    if differing:
+    if differing and not (is_gguf(base) or is_gguf(rl)):  # whose tokenizer lies inside
         found += f"; only tokenizer files differ ({', '.join(differing)})"
     raise InputError(f"{found}; give the checkpoints before and after post-training")
 

@@ -168,7 +168,7 @@ def pair_of(base: str, rl: str, key: str | None = None) -> Pair:
     """
     if key in PAIRS:
         return dataclasses.replace(PAIRS[key], base=base, rl=rl)
-    name = key or f"{Path(base).name}_{Path(rl).name}"
+    name = key or "_".join(Path(side).name.removesuffix(".gguf") for side in (base, rl))
     check_plain_name("pair", name)
     return dataclasses.replace(
         PAIRS[OWN_PROMPT], key=name, series=name, base=base, rl=rl, method="not stated"

@@ -6,6 +6,10 @@ from typing import Any
 
 from experiments.errors import InputError
 
+# What a study measures unless it is told otherwise. A metric's sign may turn with alpha, so there
+# are two; they share the forward pass and the exact cuts.
+DEFAULT_ALPHAS = (0.1, 0.3)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Rule:

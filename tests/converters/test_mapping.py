@@ -168,7 +168,7 @@ def test_a_tied_heads_copy_must_be_the_embedding(tmp_path):
 def test_a_value_that_is_not_finite_is_named_with_its_place(
     value, shown, dtype, piece, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hf_weights, "_PIECE", piece)
+    monkeypatch.setattr(hf_weights, "PIECE", piece)
     state = {name: tensor.astype(dtype) for name, tensor in state_of(TOY).items()}
     name = "model.layers.1.self_attn.k_proj.weight"
     state[name][2, 5] = value

@@ -9,6 +9,7 @@ import toys
 
 from eap_jax.ablation import cut_losses
 from eap_jax.graph import edge_mask, reader_names, writer_names
+from eap_jax.sharding import make_mesh, place_batch, place_parameters
 from eap_jax.transformer import Taps, Transformer
 
 TOYS = ("window 5 above the first layer", "multi-query, head_dim 10, all biases")
@@ -99,6 +100,22 @@ def test_a_small_share_has_the_slope_that_the_score_is():
     slopes_BE = (plus - minus) / 2e-2
     expected_BE = np.stack([scores_BWR[:, w, r] for w, r in edges_of(config)], axis=1)
     assert toys.relative(slopes_BE, expected_BE) <= 2e-3
+
+
+@pytest.mark.parametrize("text", ["data:2", "model:2"])
+def test_several_devices_give_the_effects_of_one(text):
+    config = toys.MAIN
+    params = toys.random_params(config)
+    batch = toys.batch_of(toys.random_texts(config, ((3, 5), (7, 2), (1, 9), (4, 4))))
+    edges = edges_of(config)
+    expected = cut_losses(params, batch, edges, config=config)
+    mesh = make_mesh(text)
+    assert mesh.size == 2
+    found = cut_losses(
+        place_parameters(params, config, mesh), place_batch(batch, mesh), edges, config=config
+    )
+    np.testing.assert_allclose(found.whole_BJ, expected.whole_BJ, atol=1e-5)
+    np.testing.assert_allclose(found.cut_EBJ, expected.cut_EBJ, atol=1e-5)
 
 
 def test_progress_counts_every_edge():

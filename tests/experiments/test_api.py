@@ -1,5 +1,6 @@
 """The front door: the same numbers as the engine and as torch, by name, in the texts' order."""
 
+import gguf_model
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +8,9 @@ import scipy.stats
 import toys
 import xarray as xr
 
+from eap_jax.ablation import cut_losses
 from eap_jax.attribution import attribute
+from eap_jax.batching import Text, pad_into_batches
 from eap_jax.graph import edge_mask, num_edges, reader_names, writer_names
 from experiments.api import compare, load
 from experiments.errors import InputError
@@ -71,6 +74,9 @@ def test_scores_are_the_engines_and_keep_the_order_of_texts(model, scores, token
     assert tuple(scores.reader.values) == reader_names(layers)
     assert int(scores.edge.sum()) == num_edges(layers) == 77
     assert not scores.score.where(~scores.edge).fillna(0).any()
+    unseen = scores.edge & ~scores.measurable
+    names = set(unseen.to_series()[lambda at: at].index)
+    assert names == {("input", f"a0<{read}>") for read in "qkv"}
 
 
 def test_the_branch_estimator_predicts_cuts_better_and_cuts_into_logits_exactly(model, ten_texts):
@@ -165,6 +171,36 @@ def test_a_circuit_of_all_edges_is_the_model_and_of_none_reads_nothing(model, sc
             assert float(empty[sample]) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.parametrize("side", ["base", "rl"])
+def test_scores_are_the_effect_of_one_percent_of_a_write(side, ten_texts):
+    """FIDELITY.md has the curve from 0.1 to 100 %, by a float64 program."""
+    model = load(f"tiny_grpo:{side}")
+    texts = [Text(tokens=(*prompt, *answer[:-1]), targets=answer) for prompt, answer in ten_texts]
+    (padded,) = pad_into_batches(texts, batch_tokens=4096)
+    places = [(int(w), int(r)) for w, r in np.argwhere(edge_mask(model.config.num_layers))]
+    found = cut_losses(
+        model.checkpoint.params, padded.batch, places, config=model.config, share=0.01
+    )
+    effects_BE = found.effects(padded.batch.weights_BJ) / 0.01
+    scores_nWR = model.attribute(ten_texts).score.values[list(padded.indices)]
+    scores_BE = scores_nWR[:, *np.transpose(places)]
+    assert scipy.stats.pearsonr(scores_BE.ravel(), effects_BE[:10].ravel()).statistic >= 0.99
+
+
+def test_a_circuit_by_the_mean_reads_the_mean_writes_of_its_texts(model, tokens, torch):
+    import torch_eap
+
+    peer, edges = torch_model(model), [("input", "m0"), ("m3", "logits")]
+    found = model.circuit(TEXTS, edges, ablation="mean")
+    means = torch_eap.mean_writes(peer, tokens)
+    with torch.no_grad():
+        for sample, text in enumerate(tokens):
+            loss, _ = torch_eap.loss_of(peer, text, kept=set(edges), means=means)
+            assert float(found[sample]) == pytest.approx(float(loss), abs=1e-5)
+    with pytest.raises(ValueError, match="ablation: expected zero or mean, found 'median'"):
+        model.circuit(TEXTS, edges, ablation="median")
+
+
 def test_greedy_answers_are_transformers(model, torch):
     prompts = [prompt for prompt, _ in TEXTS]
     found = model.generate(prompts, max_new_tokens=24)
@@ -196,6 +232,14 @@ def test_a_directory_a_side_and_their_names(model):
     assert again.config == model.config
     assert repr(model) == "<Model tiny_grpo:rl: 4 layers, 77 edges, float32>"
     assert isinstance(model.attribute(TEXTS[:1]), xr.Dataset)
+
+
+def test_a_gguf_file_is_a_model(tmp_path):
+    path = tmp_path / "model.gguf"
+    gguf_model.write(path, tokenizer=gguf_model.add_tokenizer)
+    found = load(path)
+    assert found.config == gguf_model.TOY.config
+    assert found.tokenizer("12")["input_ids"] == [39]
 
 
 @pytest.mark.parametrize(

@@ -3,10 +3,12 @@
 import csv
 import json
 
+import numpy as np
 import pytest
 from html_page import Page, edges_of
 
 from experiments.statistics.metrics import METRICS
+from experiments.statistics.views import VIEWS
 
 PAIRS = ("tiny_grpo", "mistral", "tiny_dpo")
 
@@ -17,7 +19,7 @@ def swept(processes, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("sweep")
     done = processes.run(
         "experiments.sweep", f"--pairs={','.join(PAIRS)}", "--num_questions=24",
-        "--alpha=0.3", "--delta=0.4", f"--workdir={workdir}",
+        "--alpha=0.3", "--delta=0.4", f"--workdir={workdir}", "--control=tiny_dpo",
     )  # fmt: skip
     return done, workdir
 
@@ -55,16 +57,49 @@ def test_the_report_over_all_pairs_holds_every_cell(swept):
         assert float(line["base"]) == found["base"]
 
 
+def test_the_arm_is_compared_with_the_control_on_questions_that_three_models_got_right(swept):
+    """Questions and counted tokens from the answers' files; the exact view from the saved effects."""
+    done, workdir = swept
+    assert "mistral: not compared with tiny_dpo: another start or prompt" in done.stdout
+    with (workdir / "arm_control.csv").open(encoding="utf-8", newline="") as file:
+        table = list(csv.DictReader(file))
+    assert {(line["arm"], line["control"]) for line in table} == {("tiny_grpo", "tiny_dpo")}
+    views = {line["view"] for line in table}
+    assert views == set(VIEWS)
+    assert len(table) == len(METRICS) * len(VIEWS)
+    folder = workdir / "against_tiny_dpo" / "tiny_grpo" / "arithmetic" / "cut0.3_delta0.4"
+    kept = set(json.loads((folder / "cell.json").read_text())["rows"])
+    for pair, side in (("tiny_grpo", "base"), ("tiny_grpo", "rl"), ("tiny_dpo", "rl")):
+        path = workdir / pair / "arithmetic" / f"responses_{side}.jsonl"
+        answers = [json.loads(line) for line in path.read_text().splitlines()]
+        assert kept <= {answer["idx"] for answer in answers if answer["score"]}
+    (line,) = [
+        line for line in table
+        if (line["view"], line["metric"]) == ("exact", "activation_intensity")
+    ]  # fmt: skip
+    for side, column in (("base", "control_value"), ("rl", "arm_value")):
+        effects = np.load(folder / f"effects_{side}.npz")["effects"]
+        assert len(effects) == len(kept) == int(line["questions"])
+        mean = np.abs(np.nan_to_num(effects)).mean(axis=(1, 2)).mean()
+        assert float(line[column]) == pytest.approx(float(mean), rel=1e-5)
+    page = (workdir / "report.html").read_text(encoding="utf-8")
+    assert f"tiny_grpo against tiny_dpo ({len(kept)} questions, alpha 0.3): in every view" in page
+    entries = json.loads((workdir / "arm_control.json").read_text())
+    assert [len(entry["views"]) for entry in entries] == [len(table)]
+
+
 def test_a_cell_holds_the_rule_of_its_folder(swept):
     _, workdir = swept
     found = [json.loads(path.read_text())["rule"] for path in workdir.rglob("cell.json")]
-    assert [(rule["alpha"], rule["delta"]) for rule in found] == [(0.3, 0.4)] * 2
+    assert [(rule["alpha"], rule["delta"]) for rule in found] == [(0.3, 0.4)] * 3
 
 
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
         ("--pairs=tiny_grop", "found 'tiny_grop'"),
+        ("--control=tiny_sfx", "found 'tiny_sfx'"),
+        ("--control=mistral", "control: expected a pair that starts from the checkpoint of some"),
         ("--pairs=", "pairs: expected at least one, found none"),
         ("--datasets=gsm9k", "found 'gsm9k'"),
         ("--datasets=", "dataset: expected at least one, found none"),

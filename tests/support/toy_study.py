@@ -8,7 +8,8 @@ import numpy as np
 import scipy.stats
 
 from eap_jax.graph import edge_mask
-from experiments.fidelity.faithfulness import circuits_of, summary
+from experiments.fidelity.rankings import circuits_of
+from experiments.fidelity.recovery import summary
 from experiments.report.results import (
     Accuracy,
     CellResult,
@@ -123,7 +124,9 @@ def made_faithfulness(cell: CellResult) -> dict:
             kept_WR.tobytes(): 4 - 3 * kept_WR.sum() / edges + draw.normal(size=3) / 4
             for kept_WR in circuits.different
         }
+        by_mean = {name: losses_m / 2 + 1 for name, losses_m in losses.items()}
         found[side] = {"estimator": "eap", "rows": [0, 1, 2]} | summary(circuits, losses, 0)
+        found[side]["mean"] = summary(circuits, by_mean, 1)
     return found
 
 

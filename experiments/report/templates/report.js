@@ -15,12 +15,14 @@
   const text = (value) => (value === 0 ? "0" : Math.abs(value) < 0.01 || Math.abs(value) >= 1000
     ? value.toExponential(2) : value.toPrecision(3));
   const signed = (value) => (value > 0 ? "+" : "") + text(value);
-  const isClear = (e) => e.low !== null && (e.low > 0 || e.high < 0);
-  const interval = (e) => (e.low === null ? "not measured" : `${signed(e.low)} to ${signed(e.high)}`);
+  const isClear = (e) => !e.hidden && e.low !== null && (e.low > 0 || e.high < 0);
+  const interval = (e) => (e.hidden ? "not measurable by EAP"
+    : e.low === null ? "not measured" : `${signed(e.low)} to ${signed(e.high)}`);
 
   function open(index) {
     cell = data.cells[index];
     const names = data.names[cell.layers];
+    const hidden = new Set(cell.not_measurable);
     edges = []; at = names.writers.map(() => []);
     for (let w = 0; w < names.writers.length; w++) {
       for (let r = 0; r < names.readers.length; r++) {
@@ -28,7 +30,7 @@
         const n = edges.length, scale = (list) => (list ? list[n] * cell.unit : null);
         edges.push({ w, r, writer: names.writers[w], reader: names.readers[r],
           base: scale(cell.base), rl: scale(cell.rl), difference: scale(cell.difference),
-          low: scale(cell.low), high: scale(cell.high) });
+          low: scale(cell.low), high: scale(cell.high), hidden: hidden.has(n) });
         at[w][r] = edges[n];
       }
     }
@@ -67,6 +69,12 @@
     for (const e of edges) {
       context.fillStyle = colour(e[show]);
       context.fillRect(e.r * size, e.w * size, size - gap, size - gap);
+      if (e.hidden) {  // a cross: its score is 0 whatever cutting it does
+        context.lineWidth = 1; context.strokeStyle = "#777"; context.beginPath();
+        context.moveTo(e.r * size, e.w * size); context.lineTo((e.r + 1) * size - gap, (e.w + 1) * size - gap);
+        context.moveTo((e.r + 1) * size - gap, e.w * size); context.lineTo(e.r * size, (e.w + 1) * size - gap);
+        context.stroke();
+      }
     }
     if (chosen) {
       for (const [grow, line] of [[2, "#fff"], [1, "#000"]]) {
@@ -113,6 +121,11 @@
   function choose(e) {
     if (!e || e === chosen) return;
     chosen = e; draw();
+    if (e.hidden) {
+      info.textContent = `${e.writer} \u2192 ${e.reader}: not measurable by EAP. It is all that the reader ` +
+        "reads, and a norm divides its size out, so its score is 0 whatever cutting it does.";
+      return;
+    }
     const verdict = e.low === null ? "" : isClear(e) ? ", excludes 0" : ", includes 0";
     info.textContent = `${e.writer} \u2192 ${e.reader}: base ${text(e.base)}, rl ${text(e.rl)}, ` +
       `difference ${signed(e.difference)} (95 % interval ${interval(e)}${verdict})`;

@@ -41,8 +41,13 @@ def test_a_cell_without_circuits_has_no_such_figure_nor_section(cell):
     # One figure given, so that the page draws no other.
     drawn = {cell.name: {"circuits": circuits(cell)}}
     shown = rows(Page(page.render(toy_study([cell]), drawn)), "Circuits")
-    for line, (side, found) in zip(shown[1:], cell.faithfulness.items(), strict=True):
-        assert line[:3] == [side, number(found["full_loss"]), number(found["empty_loss"])]
+    expected = [
+        pair
+        for side, by_zero in cell.faithfulness.items()
+        for pair in ((side, by_zero), (f"{side}, by the mean", by_zero["mean"]))
+    ]
+    for line, (name, found) in zip(shown[1:], expected, strict=True):
+        assert line[:3] == [name, number(found["full_loss"]), number(found["empty_loss"])]
         assert line[3].split(" [")[0] == number(found["cpr"])
         assert line[5] == number(found["signed"]["cpr"])
         assert line[7] == ", ".join(map(number, found["random_cpr"]))

@@ -32,6 +32,19 @@ def test_numbers_are_those_of_the_edge_list_beside_one_a_million_times_larger():
         assert (np.sign(found) == np.sign(wanted)).all()
 
 
+def test_edges_that_a_score_cannot_measure_are_marked_in_the_list_and_in_the_explorer():
+    cell = toy_cell(num_layers=3, samples=6)
+    for estimator, names in (("eap", {"a0<q>", "a0<k>", "a0<v>"}), ("branch", set())):
+        marked = dataclasses.replace(cell, estimator=estimator)
+        lines = list(csv.DictReader(io.StringIO(edges_csv(marked))))
+        hidden = [n for n, line in enumerate(lines) if line["measurable"] == "no"]
+        assert {(lines[n]["writer"], lines[n]["reader"]) for n in hidden} == {
+            ("input", name) for name in names
+        }
+        assert {line["measurable"] for line in lines} <= {"yes", "no"}
+        assert edge_data([marked])[0]["not_measurable"] == hidden
+
+
 def test_without_intervals_both_ends_are_none_and_zeros_are_zero():
     cell = toy_cell(num_layers=1, samples=2)
     zeros = np.zeros_like(cell.base_nWR)

@@ -2,12 +2,16 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 from toy_study import comparison, toy_cell, toy_study
 
+from eap_jax.graph import edge_mask
+from experiments.report.headline import is_online
 from experiments.report.results import PairInfo
-from experiments.report.verdict import agreement, is_online, verdicts
-from experiments.statistics.metrics import METRICS
+from experiments.report.verdict import agreement, verdicts
+from experiments.statistics.compare import compare
+from experiments.statistics.metrics import METRICS, TABLE_METRICS
 from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed
 
@@ -45,20 +49,28 @@ def test_methods_that_sample_while_they_train_are_online(method, online):
 @pytest.mark.parametrize(
     ("changes", "method", "headline"),
     [
-        (PAPER, "GRPO", "Yes: after GRPO the model's inner circuits work more strongly and more "
-         "diversely, as the paper reports for online RL."),
+        (PAPER, "GRPO", "Yes: after GRPO the loss is more sensitive to the edges, their strengths "
+         "are more varied, and fewer of them stand far above the rest, as the paper reports for "
+         "online RL."),
         ((0.2, -0.3, 0.4, 0, 0), "PPO",
-         "Partly: after PPO, 1 of the paper's 3 signs of online RL shows here."),
+         "Partly: after PPO, 1 of the paper's 3 signs of online RL shows here, and 2 show the "
+         "opposite."),
         ((0.2, 0.3, 0.4, 0, 0), "GRPO",
-         "Partly: after GRPO, 2 of the paper's 3 signs of online RL show here."),
+         "Partly: after GRPO, 2 of the paper's 3 signs of online RL show here, and 1 shows the "
+         "opposite."),
         ((-0.2, -0.3, 0.4, 0, 0), "GRPO",
-         "No: after GRPO the circuits change the opposite way to the paper's."),
+         "No: after GRPO, all 3 signs show the opposite of the paper's."),
         ((0.01, -0.3, 0.4, 0, 0), "GRPO",
-         "No: after GRPO, none of the paper's 3 signs of online RL show here."),
+         "No: after GRPO, none of the paper's 3 signs of online RL show here, and 2 show the "
+         "opposite."),
+        ((0.01, -0.02, 0.0, 0, 0), "GRPO", "Cannot tell: after GRPO, none of the paper's 3 signs of "
+         "online RL clearly shows, nor does its opposite."),
+        ((0.01, -0.02, 0.0, 0, 0), "not stated", "Cannot tell: after post-training, none of the "
+         "paper's 3 signs of online RL clearly shows, nor does its opposite."),
         (PAPER, "DPO", "All 3 signs that the paper reports for online RL show here, although DPO "
          "does not train on the model's own fresh answers."),
         ((0.0, 0.3, 0.4, 0, 0), "DPO",
-         "After DPO, 1 of the paper's 3 signs of online RL shows here. "
+         "After DPO, 1 of the paper's 3 signs of online RL shows here, and 1 shows the opposite. "
          "The paper expects weak or inconsistent signs from training that is not online."),
         (PAPER, "not stated",
          "After post-training, 3 of the paper's 3 signs of online RL show here."),
@@ -87,8 +99,8 @@ def test_each_finding_names_direction_size_and_interval():
 
 
 def test_several_cells_are_counted_and_the_majority_decides():
-    cells = [cell_of(PAPER, alpha=0.1), cell_of(PAPER, alpha=0.3),
-             cell_of((-0.2, 0.0, 0.0, 0.1, 0.2), alpha=0.5)]  # fmt: skip
+    cells = [cell_of(PAPER, dataset="gsm8k"), cell_of(PAPER, dataset="math"),
+             cell_of((-0.2, 0.0, 0.0, 0.1, 0.2), dataset="college_math")]  # fmt: skip
     found = verdict_of(cells).findings
     assert found[0].status == "as in the paper"
     assert found[0].text == "rises in 2, falls in 1 of 3 comparisons; +6.7 % on average"
@@ -98,8 +110,38 @@ def test_several_cells_are_counted_and_the_majority_decides():
     halves = verdict_of([cells[0], cells[2]])
     assert [finding.status for finding in halves.findings[:3]] == ["mixed"] * 3
     assert halves.headline == (
-        "No: after GRPO, none of the paper's 3 signs of online RL show in most comparisons."
+        "Cannot tell: after GRPO, none of the paper's 3 signs of online RL clearly shows in most "
+        "comparisons, nor does its opposite."
     )
+
+
+TURNED = (0.2, 0.0, 0.53, 0.1, 0.2)  # the third sign rises, against a fall of 40 % in PAPER
+
+
+def test_a_sign_that_turns_with_alpha_is_in_the_headline_and_counts_for_nothing():
+    verdict = verdict_of([cell_of(TURNED, alpha=0.1), cell_of(PAPER, alpha=0.3)])
+    assert verdict.headline == (
+        "Partly: after GRPO, 1 of the paper's 3 signs of online RL shows in most comparisons. "
+        "Distribution kurtosis rises by 53 % at alpha 0.1 and falls by 40 % at alpha 0.3."
+    )
+    assert [finding.status for finding in verdict.findings[:3]] == [
+        "as in the paper", "mixed", "turns with alpha",
+    ]  # fmt: skip
+    assert verdict.findings[0].text == "rises by 20 % at alpha 0.1 and by 20 % at alpha 0.3"
+    assert verdict.findings[1].text == (
+        "does not clearly change at alpha 0.1 (+0 %) and rises by 30 % at alpha 0.3"
+    )
+    only = [cell_of((0, 0, change, 0, 0), alpha=alpha) for alpha, change in ((0.1, 1), (0.3, -1))]
+    assert verdict_of(only).headline.startswith(
+        "Cannot tell: after GRPO, none of the paper's 3 signs of online RL stands at every alpha, "
+        "and 1 of them depends on alpha. Distribution kurtosis rises by 100 % at alpha 0.1"
+    )
+
+
+def test_cells_of_other_questions_are_no_ladder_of_alphas():
+    cells = [cell_of(TURNED, alpha=0.1, dataset="math"), cell_of(PAPER, alpha=0.3)]
+    assert verdict_of(cells).findings[2].status == "mixed"
+    assert "alpha" not in verdict_of(cells).headline
 
 
 def test_undefined_changes_and_missing_intervals_are_said_in_words():
@@ -191,3 +233,29 @@ def test_pairs_come_in_the_study_s_order_and_only_with_cells():
     pairs = [PairInfo(key=key, base="b", rl="r", method="PPO") for key in ("z", "idle", "a")]
     cells = [cell_of(PAPER, pair="a"), cell_of(PAPER, pair="z")]
     assert [verdict.pair.key for verdict in verdicts(toy_study(cells, pairs=pairs))] == ["z", "a"]
+
+
+def noise(samples, seed):
+    """Scores of two sides from one heavy-tailed distribution: log-normal sizes, t with 3 degrees."""
+    draw, mask_WR = np.random.default_rng(seed), edge_mask(2)
+    typical_WR = draw.normal(size=mask_WR.shape) * np.exp(1.6 * draw.normal(size=mask_WR.shape))
+    sizes_s = np.exp(1.5 * draw.normal(size=(2 * samples, 1, 1)))
+    noise_sWR = draw.standard_t(3, size=(2 * samples, *mask_WR.shape))
+    both_sWR = 1e-4 * mask_WR * sizes_s * (typical_WR + 0.7 * np.abs(typical_WR) * noise_sWR)
+    return both_sWR[:samples], both_sWR[samples:]
+
+
+@pytest.mark.parametrize("samples", [6, 10, 100])
+def test_of_pure_noise_the_headline_cannot_tell(samples):
+    """In 100, 94 and 94 of 100 such studies of 6, 10 and 100 questions; here at least 5 of 6."""
+    said = []
+    for seed in range(6):
+        base_nWR, rl_nWR = noise(samples, seed)
+        cell = dataclasses.replace(
+            toy_cell(num_layers=2, samples=samples),
+            base_nWR=base_nWR,
+            rl_nWR=rl_nWR,
+            comparisons=compare(base_nWR, rl_nWR, metrics=TABLE_METRICS),
+        )
+        said.append(verdict_of([cell]).headline.startswith("Cannot tell: after GRPO, none"))
+    assert sum(said) >= 5

@@ -4,9 +4,11 @@ import json
 import shutil
 from pathlib import Path
 
+import gguf_model
 import pytest
 from tokenizers.processors import TemplateProcessing
 
+from converters.errors import CheckpointError
 from experiments.errors import InputError
 from experiments.responses.questions import Question
 from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
@@ -54,6 +56,21 @@ def test_stop_tokens_are_the_generation_configs_before_the_configs(
         (tmp_path / "generation_config.json").write_text(json.dumps(generation))
     (tmp_path / "config.json").write_text(json.dumps(config))
     assert stop_tokens(tmp_path) == expected
+
+
+def test_a_gguf_file_brings_its_tokenizer_and_stop_tokens(tmp_path):
+    path = tmp_path / "model.gguf"
+    stops = {"tokenizer.ggml.eot_token_id": 7}
+    gguf_model.write(path, metadata=stops, tokenizer=gguf_model.add_tokenizer)
+    tokenizer = load_tokenizer(path)
+    assert tokenizer.decode(tokenizer("12!1")["input_ids"]) == "12!1"
+    assert len(tokenizer("12!1")["input_ids"]) == 3
+    assert stop_tokens(path) == (2, 7)
+    gguf_model.write(path, without=("tokenizer.ggml.eos_token_id",))
+    with pytest.raises(InputError, match=r"model\.gguf: expected eos_token_id, found none"):
+        stop_tokens(path)
+    with pytest.raises(CheckpointError, match=r"model\.gguf: tokenizer\.ggml\.tokens: expected"):
+        load_tokenizer(path)
 
 
 @pytest.mark.parametrize(

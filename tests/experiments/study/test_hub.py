@@ -13,7 +13,7 @@ import pytest
 from huggingface_hub.hf_api import RepoSibling
 
 from experiments.errors import InputError
-from experiments.study.hub import local_checkpoint
+from experiments.study.hub import config_folder, local_checkpoint
 
 # conftest refuses every look-up, also of this machine's own number.
 LOOKUP = socket.getaddrinfo
@@ -27,6 +27,65 @@ def test_a_directory_is_itself(tmp_path):
 def test_what_is_no_hub_id_is_a_missing_directory(name):
     with pytest.raises(InputError, match=r"checkpoint .*: no such directory; pass DIR"):
         local_checkpoint(name, advice="pass DIR")
+
+
+def test_a_gguf_file_is_itself_and_a_missing_one_is_named(tmp_path):
+    path = tmp_path / "model.Q8_0.gguf"
+    path.write_bytes(b"")
+    assert local_checkpoint(str(path)) == config_folder(str(path)) == path
+    for name in (str(tmp_path / "other.gguf"), "other.gguf", "models/other.gguf", "../a/b.gguf"):
+        for find in (local_checkpoint, config_folder):
+            with pytest.raises(InputError, match=r"checkpoint .*other|b\.gguf: no such file; "):
+                find(name)
+
+
+def test_a_gguf_file_of_the_hub_is_fetched_alone(monkeypatch, tmp_path):
+    asked = []
+
+    def listing(repo_id, revision, timeout):
+        names = ("config.json", "q4/model.gguf", "q8/model.gguf")
+        return SimpleNamespace(siblings=[RepoSibling(rfilename=name) for name in names])
+
+    def download(**given):
+        if given.get("local_files_only"):
+            raise FileNotFoundError
+        asked.append(given)
+        return str(tmp_path / "model.gguf")
+
+    monkeypatch.setattr(huggingface_hub, "model_info", listing)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert local_checkpoint("somebody/models@v2/q4/model.gguf") == tmp_path / "model.gguf"
+    expected = {"repo_id": "somebody/models", "revision": "v2", "filename": "q4/model.gguf"}
+    assert asked == [expected]
+    with pytest.raises(InputError, match=r"has none of that name, but q4/model\.gguf, q8/model"):
+        local_checkpoint("somebody/models/model.gguf")
+    with pytest.raises(InputError, match=r"no such file; a GGUF file is planned for when"):
+        config_folder("somebody/models/model.gguf")
+
+
+def test_an_earlier_download_of_a_gguf_file_serves_without_network(tmp_path, monkeypatch):
+    cached = _cache(tmp_path, ["model.gguf"])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    assert local_checkpoint("somebody/some-model/model.gguf") == cached / "model.gguf"
+
+
+def test_a_folder_of_gguf_files_asks_for_one_of_them(tmp_path):
+    (tmp_path / "b.gguf").write_bytes(b"")
+    (tmp_path / "a.gguf").write_bytes(b"")
+    for find in (local_checkpoint, config_folder):
+        with pytest.raises(
+            InputError, match=r"found GGUF files; pass one of them, such as .*a\.gguf"
+        ):
+            find(str(tmp_path))
+    (tmp_path / "config.json").write_text("{}")
+    assert local_checkpoint(str(tmp_path)) == tmp_path
+
+
+def test_a_gguf_file_of_the_hub_without_network_is_named_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match=r"model\.gguf: no such file, and it cannot be") as caught:
+        local_checkpoint("somebody/models/model.gguf")
+    assert "\n" not in str(caught.value)
 
 
 def test_a_hub_id_without_network_is_named_in_one_line(tmp_path, monkeypatch):
