@@ -38,7 +38,6 @@ from eap_jax.graph import edge_mask, num_edges, parse_edge
 from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
-from experiments.responses.continuation import continue_prompt, prompt_of_ids, prompt_of_text
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
 from experiments.scoring.memory import check_length
 from experiments.scoring.score import score_texts
@@ -263,12 +262,7 @@ class Model:
         """Token ids of each text, the answer's as targets."""
         prepared = []
         for place, (prompt, answer) in enumerate(texts):
-            asked = prompt_of_text(self.tokenizer, prompt) if isinstance(prompt, str) else None
-            read = self._tokens(asked.tokens if asked else prompt, "prompt", place)
-            if isinstance(answer, str):
-                asked = asked or prompt_of_ids(self.tokenizer, list(read))
-                where = f"text {place}"
-                answer = continue_prompt(self.tokenizer, asked, answer, where).tokens
+            read = self._tokens(prompt, "prompt", place)
             targets = self._tokens(answer, "answer", place)
             prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
             check_length(prepared[-1], self.config, f"text {place}")
@@ -282,7 +276,7 @@ class Model:
     def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
         """Token ids as the study makes them: a prompt gets the tokenizer's special tokens."""
         if isinstance(given, str):
-            given = prompt_of_text(self.tokenizer, given).tokens
+            given = self.tokenizer(given, add_special_tokens=part == "prompt")["input_ids"]
         tokens = tuple(int(token) for token in given)
         vocabulary = self.config.vocab_size
         if not tokens or not all(0 <= token < vocabulary for token in tokens):
