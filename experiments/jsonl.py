@@ -1,11 +1,15 @@
 """Rows of a jsonl file that people or other programs wrote, each with its place for errors."""
 
+import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from experiments.errors import InputError
+
+_GZIP = b"\x1f\x8b"
 
 
 def read_objects(path: Path, holding: str) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -14,25 +18,38 @@ def read_objects(path: Path, holding: str) -> Iterator[tuple[str, dict[str, Any]
     Lines end at a newline only: a string may hold other line separators of Unicode.
 
     Args:
-      path: the file, UTF-8; a byte order mark is no text.
+      path: the file, UTF-8, perhaps gzipped; a byte order mark is no text.
       holding: what it holds, for errors.
 
     Raises:
       InputError: no such file, not UTF-8, or a line is no JSON object that can be written again.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="\n") as file:
+        with open_text(path) as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     place = f"{path}: line {number}"
-                    yield place, _object(line.rstrip("\r\n"), place)
+                    yield place, parse_object(line.rstrip("\r\n"), place)
     except FileNotFoundError:
         raise InputError(f"{path}: expected a jsonl file with {holding}, found none") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise InputError(f"{path}: expected a jsonl file in UTF-8, found {error}") from None
 
 
-def _object(line: str, place: str) -> dict[str, Any]:
+def open_text(path: Path) -> IO[str]:
+    """A text file in UTF-8, unpacked where it is gzipped, whatever its name; OSError as `open`."""
+    with path.open("rb") as file:
+        packed = file.read(2) == _GZIP
+    opened = gzip.open if packed else open
+    return opened(path, "rt", encoding="utf-8-sig", newline="\n")
+
+
+def parse_object(line: str, place: str) -> dict[str, Any]:
+    """The object that a text holds; `place` names it in errors.
+
+    Raises:
+      InputError: it is no JSON object that can be written again.
+    """
     try:
         found = json.loads(line)
     except json.JSONDecodeError as error:  # its own text would name line 1, of this line
@@ -45,8 +62,17 @@ def _object(line: str, place: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InputError(f"{place}: expected a JSON object, found {type(found).__name__}")
     if "\\u" in line:
-        try:
-            json.dumps(found, ensure_ascii=False).encode()
-        except UnicodeEncodeError:
-            raise InputError(f"{place}: expected text, found half a character (\\ud...)") from None
+        check_characters(found, place)
     return found
+
+
+def check_characters(found: Any, place: str) -> None:
+    """Refuse text that cannot be written again: half of a surrogate pair.
+
+    Raises:
+      InputError: there is one.
+    """
+    try:
+        json.dumps(found, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{place}: expected text, found half a character (\\ud...)") from None

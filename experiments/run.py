@@ -36,6 +36,7 @@ def main(_) -> int:
         imported = {"base": Path(f.base_responses), "rl": Path(f.rl_responses)}
     if f.responses and imported:
         raise InputError("--responses and --base_responses contradict each other")
+    _check_sources()
     datasets = f.dataset
     if datasets is None and (f.responses or imported):
         datasets = ["responses"]
@@ -57,6 +58,33 @@ def main(_) -> int:
     for path in outcome.reports:
         print(f"report: {path}")
     return study_flags.report_failures(outcome.failures)
+
+
+def _check_sources() -> None:
+    """Questions and responses come from one place each.
+
+    Raises:
+      InputError: two flags contradict each other, or one is empty.
+    """
+    f = flags.FLAGS
+    given = ("questions", "data_dir", "responses", "base_responses", "rl_responses")
+    for name in (*given, "question_field", "answer_field"):
+        value = getattr(f, name)
+        if value is not None and not value.strip():
+            raise InputError(
+                f"{name}: expected a {'field' if 'field' in name else 'path'}, found none"
+            )
+    if f.questions and f.data_dir:
+        raise InputError(
+            "--questions and --data_dir contradict each other: give one file, or a folder of data sets"
+        )
+    for name in ("questions", "data_dir", "question_field", "answer_field"):
+        if f.responses and getattr(f, name):
+            raise InputError(
+                f"--responses and --{name} contradict each other: the responses hold their questions"
+            )
+    if f.data_dir and f.base_responses and not f.dataset:
+        raise InputError("data_dir: --dataset names the questions that the answers belong to")
 
 
 def _pair() -> Pair:
@@ -89,8 +117,12 @@ def define_flags() -> None:
     )  # fmt: skip
     flags.DEFINE_integer("max_new_tokens", None, "Longest generated answer.", lower_bound=1)
     flags.DEFINE_list("dataset", None, f"Some of {', '.join(DATASETS)}; default: the pair's.")
-    flags.DEFINE_string("questions", None, "One jsonl file of questions, instead of the dataset's.")
-    flags.DEFINE_string("question_field", None, "Name of the question's field in it.")
+    flags.DEFINE_string(
+        "questions", None, "One file or folder of questions, instead of the dataset's."
+    )
+    flags.DEFINE_string(
+        "question_field", None, "Name of the question's field in it; Body+Question joins two."
+    )
     flags.DEFINE_string("answer_field", None, "Name of the right answer's field in it.")
     flags.DEFINE_string("responses", None, "Both models' right answers (all_correct.jsonl).")
     flags.DEFINE_string("base_responses", None, "One model's answers by another program (jsonl).")

@@ -1,195 +1,275 @@
-"""Another program's answers of one model, as a jsonl file -> `Answer`s.
+"""Another program's answers of one model -> `ImportedAnswer`s.
 
-Two kinds of rows are read:
+Files are lines of JSON, JSON lists and objects, gzipped or not, and parquet (`records`). Their
+formats stand in `formats`: lm-evaluation-harness (--log_samples), vLLM, OpenAI batch and chat, verl,
+TRL, lighteval, OpenCompass, Open-R1, Qwen2.5-Math harness, deepseek-math, and rows with an answer in
+`response`, `output`, `text` or the like beside `prompt` or `question` and `gt`, `answer` or `target`.
 
-* with token ids, as the Qwen2.5-Math evaluation harness writes them: `idx`, `gt`, `pred`, `score`,
-  `prompt_token_ids`, `generate_token_ids`;
-* with text only, as vLLM scripts and lm-eval write them: the answer in `response`, `output`,
-  `generated_text`, `completion`, `text`, `outputs` or `resps`, the right answer in `gt`, `answer`,
-  `target` or `reference`, and the prompt in `prompt`, lm-eval's `arguments` or, through the pair's
-  prompt, `question`. It is tokenised here, and the tokens must give the text back.
+What is taken where a file leaves a choice, each said in one line:
 
-A verdict in `score` is kept; an answer without one is graded here.
+* token ids are used as they are; text is tokenised behind its prompt (`continuation`);
+* of several samples in one row, and of several rows of one question, the first. Rows that repeat an
+  idx are refused, but for lm-evaluation-harness, which writes one a filter: the answer is right where
+  one of its filters says so;
+* an answer that the file calls wrong is wrong, one that it calls right must be right here too, but
+  for the Qwen2.5-Math harness, whose verdicts are kept. Rows whose answer is null are left out;
+* the stop token ends an answer that says that it ended by itself (finish_reason stop). Where nothing
+  is said none is added;
+* with questions, every answer is joined to one: by the question, else the prompt that ends with it,
+  else, where a row has neither, by its number.
 """
 
+import dataclasses
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from experiments.errors import InputError
 from experiments.grading.grade import grade
-from experiments.jsonl import read_objects
+from experiments.responses.continuation import continue_prompt, prompt_of_ids
+from experiments.responses.foreign_prompts import Prompts
+from experiments.responses.foreign_rows import ForeignRow, read_row
+from experiments.responses.formats import Format, format_of
 from experiments.responses.generated import Answer
-from experiments.responses.questions import Question, split_worked
-from experiments.responses.tokenization import encode_prompt
-
-_RESPONSE = (
-    "response",
-    "output",
-    "generated_text",
-    "completion",
-    "text",
-    "outputs",
-    "resps",
-    "code",
-)
-_TRUTH = ("gt", "answer", "target", "reference")
-_NUMBER = ("idx", "doc_id", "index", "id")
+from experiments.responses.joining import QuestionIndex, normal
+from experiments.responses.questions import Question
+from experiments.responses.records import read_records
 
 
-def import_answers(path: Path, *, tokenizer, prompt: str) -> list[Answer]:
-    """All answers of a file, in its order.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ImportedAnswer(Answer):
+    """An answer, and how it can be paired.
+
+    Attributes:
+      prompt: what the model read, as text.
+      named: idx stands in the file; else it is the row's place.
+    """
+
+    prompt: str
+    named: bool
+
+    def plain(self) -> Answer:
+        """The answer as one that was generated here."""
+        own = {field.name: getattr(self, field.name) for field in dataclasses.fields(Answer)}
+        return Answer(**own)
+
+
+def _silent(_: str) -> None:
+    pass
+
+
+def import_answers(
+    path: Path,
+    *,
+    tokenizer,
+    prompt: str,
+    questions: QuestionIndex | None = None,
+    stops: Sequence[int] = (),
+    say: Callable[[str], None] = _silent,
+) -> list[ImportedAnswer]:
+    """The answers of a file, in its order, one a question.
 
     Args:
-      path: the jsonl file.
+      path: the file.
       tokenizer: of the model that answered.
       prompt: the pair's prompt, for rows that hold a question and no prompt.
+      questions: what the answers are joined to, or None: each row has its right answer or verdict.
+      stops: ids that end an answer of this model.
+      say: receives one line for each fact that a user should see.
 
     Raises:
-      InputError: a line is broken, lacks a field or repeats an idx, or a text changes when it is
-        tokenised; the message names the line.
+      InputError: a row is broken, lacks a field or repeats an idx, belongs to no question, or a text
+        changes when it is tokenised; the message names the row, and the format it was read as.
     """
-    answers, lines = [], {}
-    for place, fields in read_objects(path, "answers"):
-        answer = _answer(fields, len(answers), place, tokenizer, prompt)
-        if answer.idx in lines:
-            raise InputError(f"{place}: idx {answer.idx}: already on {lines[answer.idx]}")
-        lines[answer.idx] = place.removeprefix(f"{path}: ")
-        answers.append(answer)
-    if not answers:
+    records = list(read_records(path, "answers"))
+    if not records:
         raise InputError(f"{path}: expected at least one answer, found none")
+    known = format_of(records[0][1])
+    rows = [read_row(fields, place, known) for place, fields in records]
+    notes = Counter({"rows hold no answer (null) and are left out": rows.count(None)})
+    given = [_with_prompt(row, tokenizer) for row in rows if row is not None]
+    asked = _one_a_question(given, known, questions, notes)
+    if not asked:
+        raise InputError(f"{path}: read as {known.name}: expected at least one answer, found none")
+    prompts = Prompts(tokenizer, prompt, lost=known.special_tokens_lost, notes=notes)
+    answers = [
+        _answer(row, question, number, known, prompts, stops, notes)
+        for number, (row, question) in enumerate(asked)
+    ]
+    say(f"{path}: read as {known.name}: {len(answers)} answers")
+    for note, count in notes.items():
+        if count:
+            say(f"{path}: {count} {note}")
     return answers
 
 
-def pair_answers(
-    base: list[Answer], rl: list[Answer], files: dict[str, Path]
-) -> dict[str, list[Answer]]:
-    """Of each side the answers to the questions that both files hold, by number.
+def sample_of(text: str) -> str:
+    """A text's beginning, for messages."""
+    return repr(text[:60])
+
+
+Asked = tuple[ForeignRow, Question | None]
+
+
+def _with_prompt(row: ForeignRow, tokenizer) -> ForeignRow:
+    """A row whose prompt is there as ids only gets its text."""
+    if row.prompt is not None or row.prompt_ids is None:
+        return row
+    text = prompt_of_ids(tokenizer, row.prompt_ids).text
+    return dataclasses.replace(row, prompt=text if text.strip() else None)
+
+
+def _one_a_question(
+    rows: list[ForeignRow], known: Format, index: QuestionIndex | None, notes: Counter
+) -> list[Asked]:
+    """Each question's first answer, joined."""
+    kept: dict[tuple, Asked] = {}
+    by_name: dict[int | str, tuple] = {}
+    notes["rows hold several answers: the first is taken"] += sum(row.samples > 1 for row in rows)
+    for number, row in enumerate(rows):
+        question = None if index is None else _join(row, known, index, notes)
+        key = _key(row, question, number)
+        first = kept.get(by_name.get(row.name, key) if row.name is not None else key)
+        if first is None:
+            kept[key] = (row, question)
+            if row.name is not None:
+                by_name[row.name] = key
+            continue
+        other = first[0]
+        same = row.name is not None and row.name == other.name
+        if same and row.filter is not None and row.filter != other.filter:
+            if (row.text, row.prompt) != (other.text, other.prompt):
+                raise InputError(
+                    f"{row.place}: read as {known.name}: doc_id {row.name}: expected the same answer "
+                    f"under filter {row.filter} as under {other.filter}, found another; the file "
+                    "holds two tasks"
+                )
+            verdicts = [one for one in (row.verdict, other.verdict) if one is not None]
+            merged = dataclasses.replace(other, verdict=any(verdicts) if verdicts else None)
+            at = by_name[row.name]
+            kept[at] = (merged, kept[at][1])
+            notes["rows repeat an answer under another filter"] += 1
+        elif same:
+            line = other.place.rpartition(": ")[2]
+            raise InputError(
+                f"{row.place}: idx {row.name}: already on {line}; leave one answer a question"
+            )
+        else:
+            notes["rows answer a question again: the first answer is taken"] += 1
+    return list(kept.values())
+
+
+def _key(row: ForeignRow, question: Question | None, number: int) -> tuple:
+    """What two answers to one question share."""
+    if question is not None:
+        return ("joined", question.idx)
+    if row.question:
+        return ("question", normal(row.question))
+    if row.prompt is not None:
+        return ("prompt", normal(str(row.prompt)))
+    return ("ids", tuple(row.prompt_ids)) if row.prompt_ids else ("row", number)
+
+
+def _join(row: ForeignRow, known: Format, index: QuestionIndex, notes: Counter) -> Question | None:
+    """The question of an answer; None where there is none and the row has its own right answer.
 
     Raises:
-      InputError: the files share no question, or one number stands for two questions.
+      InputError: there is none.
     """
-    sides = {"base": {a.idx: a for a in base}, "rl": {a.idx: a for a in rl}}
-    shared = sorted(sides["base"].keys() & sides["rl"].keys())
-    if not shared:
-        raise InputError(
-            f"{files['rl']}: expected answers to the questions of {files['base']}, found no idx in "
-            "common"
-        )
-    for idx in shared:
-        for name in ("question", "gt"):
-            expected, found = (getattr(sides[side][idx], name).strip() for side in ("base", "rl"))
-            if expected and found and expected != found:
-                raise InputError(
-                    f"{files['rl']}: idx {idx}: {name}: expected {expected[:60]!r} as in "
-                    f"{files['base']}, found {found[:60]!r}; the files number other questions"
-                )
-    return {side: [answers[idx] for idx in shared] for side, answers in sides.items()}
-
-
-def _answer(fields: dict[str, Any], count: int, place: str, tokenizer, prompt: str) -> Answer:
-    document = fields.get("doc")  # lm-eval keeps the question's row here
-    everything = fields | document if isinstance(document, dict) else fields
-    idx = _first(fields, _NUMBER, count)
-    if not isinstance(idx, int) or isinstance(idx, bool):
-        raise InputError(f"{place}: idx: expected a whole number, found {idx!r}")
-    question = str(_first(everything, ("question", "problem"), ""))
-    if "generate_token_ids" in fields:
-        prompt_tokens = _token_ids(fields, "prompt_token_ids", place)
-        answer_tokens = _token_ids(fields, "generate_token_ids", place)
-        text = tokenizer.decode(answer_tokens, skip_special_tokens=True)
+    label = f"{row.place}: read as {known.name}"
+    prompt = row.prompt if isinstance(row.prompt, str) else _last_user(row)
+    if row.question:
+        found, said = index.by_text(row.question, row.name), f"question {sample_of(row.question)}"
+        if found is None and prompt:
+            found = index.in_prompt(prompt, row.name)
+    elif prompt:
+        found, said = index.in_prompt(prompt, row.name), f"prompt {sample_of(prompt)}"
+    elif row.name is not None:
+        found, said = index.by_name(row.name), f"number {row.name!r}"
     else:
-        text = _one(_first(fields, _RESPONSE, None))
-        if not isinstance(text, str) or not text:
-            names = ", ".join(_RESPONSE)
-            raise InputError(f"{place}: expected an answer's text in one of {names}, found none")
-        answer_tokens = _encode(tokenizer, text, place)
-        prompt_tokens = _prompt_tokens(fields, idx, question, tokenizer, prompt, place)
-    solution = everything.get("solution")
-    truth = _first(everything, _TRUTH, None)
-    if isinstance(truth, str):
-        truth, worked = split_worked(truth, place)
-        solution = worked or solution
-    score, pred = _one(fields.get("score")), _one(fields.get("pred"))
-    if not isinstance(score, bool):
-        if not isinstance(truth, (str, int, float)):
-            names = ", ".join(_TRUTH)
-            raise InputError(f"{place}: expected a score or a right answer in one of {names}")
-        verdict = grade(text, str(truth))
-        score, pred = verdict.correct, verdict.extracted
-    return Answer(
+        found, said = None, "row without question, prompt and number"
+    if found is None and row.truth is None:
+        raise InputError(
+            f"{label}: expected an answer to one of --questions, found the {said}, which is that of "
+            "none, or of several; add the question there, or leave the answer out"
+        )
+    notes["answers are to none of --questions and keep their own right answer"] += found is None
+    return found
+
+
+def _last_user(row: ForeignRow) -> str | None:
+    if not row.prompt:
+        return None
+    said = [turn["content"] for turn in row.prompt if turn["role"] == "user"]
+    return said[-1] if said else None
+
+
+def _answer(
+    row: ForeignRow,
+    question: Question | None,
+    number: int,
+    known: Format,
+    prompts: Prompts,
+    stops: Sequence[int],
+    notes: Counter,
+) -> ImportedAnswer:
+    label = f"{row.place}: read as {known.name}"
+    tokenizer = prompts.tokenizer
+    asked = question.question if question else row.question
+    read = prompts.of(row, asked, label)
+    tokens, text = row.answer_ids, row.text
+    if tokens is None:
+        found = continue_prompt(tokenizer, read, text, label)
+        tokens = found.tokens + _ending(row, tokenizer, stops, notes)
+        if not found.together:
+            notes["answers merge with their prompt's end and are tokenised apart from it"] += 1
+    elif text is None or known.answer == ():
+        text = tokenizer.decode(tokens, skip_special_tokens=True)
+    truth = row.truth if row.truth is not None else question.answer if question else None
+    verdict = _verdict(row, text, truth, known, label, notes)
+    idx = question.idx if question else number if row.name is None else row.name
+    return ImportedAnswer(
         idx=idx,
-        question=question,
-        gt="" if truth is None else str(truth),
-        solution=solution if isinstance(solution, str) else None,
-        prompt_tokens=prompt_tokens,
-        answer_tokens=answer_tokens,
+        question=asked or prompts.question_in(read.text) or "",
+        gt=truth or "",
+        solution=row.solution or (question.solution if question else None) or None,
+        prompt_tokens=read.tokens,
+        answer_tokens=tokens,
         text=text,
-        pred=None if pred is None else str(pred),
-        score=score,
+        pred=verdict[1],
+        score=verdict[0],
+        prompt=read.text,
+        named=question is not None or row.name is not None,
     )
 
 
-def _prompt_tokens(
-    fields, idx: int, question: str, tokenizer, prompt: str, place: str
-) -> list[int]:
-    given = fields.get("prompt", _arguments(fields))
-    if given is None:
-        if not question:
-            raise InputError(f"{place}: expected a prompt or a question, found neither")
-        return encode_prompt(
-            tokenizer, prompt, Question(idx=idx, question=question, answer="", solution="")
-        )
-    if not isinstance(given, str):
-        raise InputError(f"{place}: prompt: expected text, found {str(given)[:40]!r}")
-    tokens = tokenizer(given)["input_ids"]
-    if not tokens:
-        raise InputError(f"{place}: prompt: expected text, found none")
-    return tokens
+def _ending(row: ForeignRow, tokenizer, stops: Sequence[int], notes: Counter) -> list[int]:
+    """The stop token of an answer that ended by itself."""
+    if row.stop is not None:
+        return [row.stop]
+    if row.finish is None:
+        notes["answers do not say how they ended: no stop token is added"] += 1
+    if row.finish not in ("stop", "eos", "eos_token", "end_turn"):
+        return []
+    own = tokenizer.eos_token_id
+    return [own] if own in stops or (not stops and own is not None) else list(stops[:1])
 
 
-def _arguments(fields: dict[str, Any]) -> Any:
-    """What lm-eval passed to the model: {"gen_args_0": {"arg_0": prompt}} or [[prompt, ...]]."""
-    found = fields.get("arguments")
-    for _ in range(2):
-        if isinstance(found, dict):
-            found = next(iter(found.values()), None)
-        elif isinstance(found, list):
-            found = found[0] if found else None
-    return found
-
-
-def _encode(tokenizer, text: str, place: str) -> list[int]:
-    tokens = tokenizer(text, add_special_tokens=False)["input_ids"]
-    back = tokenizer.decode(tokens)
-    if back != text:
-        at = next(
-            (i for i, (a, b) in enumerate(zip(text, back, strict=False)) if a != b), len(back)
-        )
+def _verdict(
+    row: ForeignRow, text: str, truth: str | None, known: Format, label: str, notes: Counter
+) -> tuple[bool, str | None]:
+    """Whether an answer is right, and the final answer found in it."""
+    if truth is None and row.verdict is None:
         raise InputError(
-            f"{place}: the answer's tokens do not give its text back: character {at + 1}: expected "
-            f"{text[at : at + 20]!r}, found {back[at : at + 20]!r}"
+            f"{label}: expected a score or a right answer in one of {', '.join(known.truth)}, found "
+            "neither; pass the questions with their answers by --questions"
         )
-    return tokens
-
-
-def _token_ids(fields: dict[str, Any], name: str, place: str) -> list[int]:
-    found = fields.get(name)
-    if isinstance(found, list) and len(found) == 1 and isinstance(found[0], list):
-        found = found[0]  # one of n samples
-    sound = isinstance(found, list) and found
-    if not sound or not all(type(token) is int and 0 <= token < 2**31 for token in found):
-        raise InputError(
-            f"{place}: {name}: expected a list of token ids, found {str(found)[:40]!r}"
-        )
-    return found
-
-
-def _first(fields: dict[str, Any], names: tuple[str, ...], default: Any) -> Any:
-    return next((fields[name] for name in names if name in fields), default)
-
-
-def _one(value: Any) -> Any:
-    """The first of several samples, whether listed or wrapped as {"text": ...}."""
-    while isinstance(value, list) and value:
-        value = value[0]
-    return value.get("text") if isinstance(value, dict) else value
+    if row.verdict is not None and (known.verdict_stands or truth is None):
+        return row.verdict, row.pred
+    graded = grade(text, truth)
+    if row.verdict is False:
+        notes["answers are right here but wrong for the file: not counted"] += graded.correct
+        return False, graded.extracted
+    if row.verdict and not graded.correct:
+        notes["answers are right for the file but wrong here: not counted"] += 1
+    return graded.correct, graded.extracted

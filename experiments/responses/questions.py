@@ -1,4 +1,4 @@
-r"""Questions with their reference answers, from local jsonl files, the Hugging Face Hub or a generator.
+r"""Questions with their reference answers, from local files, the Hugging Face Hub or a generator.
 
 | dataset | fields of a row | answer |
 | --- | --- | --- |
@@ -11,22 +11,35 @@ r"""Questions with their reference answers, from local jsonl files, the Hugging 
 Of an answer with `####`, GSM8K's own form, what follows the last one is the answer, and the whole is
 the solution.
 
-A file is looked for at DATA_DIR/<dataset>/test.jsonl, then DATA_DIR/<dataset>.jsonl; for math also
-at DATA_DIR/math500/test.jsonl. Without a folder it comes from the Hub (or its local cache).
+A file is looked for at DATA_DIR/<dataset>/test.jsonl, then DATA_DIR/<dataset>.jsonl, with any ending
+of `question_files.ENDINGS`, then in the folder DATA_DIR/<dataset> itself, as the Hub or MATH keep it
+(`records` says what is read); for math also at math500. Without a folder it comes from the Hub (or its
+local cache).
+
+A row whose question or answer is missing (null, NaN, blank) is an error. Choices of a row are printed
+under its question. A field beside the question that may hold half of it is asked for:
+`--question_field=Body+Question` joins them.
 """
 
 import dataclasses
-from collections.abc import Iterator
+import math
+import string
 from pathlib import Path
 
 from experiments.arithmetic.problems import draw_problems
 from experiments.errors import InputError
 from experiments.grading.boxes import extract_boxed
-from experiments.jsonl import read_objects
+from experiments.responses.choices import choices_of
+from experiments.responses.question_files import SOURCES, Source, hub_files, local_file
+from experiments.responses.records import read_records
 
 DATASETS = ("gsm8k", "math", "college_math", "arithmetic")
 ARITHMETIC_QUESTIONS = 500
 _ARITHMETIC_SEED = 0
+# Fields that hold the story of which the question is the last sentence, and those that may.
+_BODIES = ("Body", "body")
+_CONTEXTS = ("context", "passage", "premise", "background", "story")
+_NAMES = ("idx", "id", "index", "doc_id", "question_id", "custom_id", "uuid")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -46,49 +59,6 @@ class Question:
     solution: str
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Source:
-    """Fields of a data set and where the Hub keeps its test split.
-
-    Attributes:
-      question, answer: names of the fields. An empty `answer` means that rows need not have one.
-      folders: folders (and file stems) under DATA_DIR, the preferred one first.
-      repository: data set repository on the Hub, or None.
-      files: patterns of the test split's files in it.
-    """
-
-    question: str
-    answer: str
-    folders: tuple[str, ...]
-    repository: str | None = None
-    files: tuple[str, ...] = ()
-
-
-_SOURCES = {
-    "gsm8k": _Source(
-        question="question",
-        answer="answer",
-        folders=("gsm8k",),
-        repository="openai/gsm8k",
-        files=("main/test*.jsonl", "main/test*.parquet"),
-    ),
-    "math": _Source(
-        question="problem",
-        answer="",
-        folders=("math", "math500"),
-        repository="DigitalLearningGmbH/MATH-lighteval",
-        files=("data/test*.jsonl", "data/test*.parquet"),
-    ),
-    "college_math": _Source(
-        question="question",
-        answer="answer",
-        folders=("college_math",),
-        repository="di-zhang-fdu/College_Math_Test",
-        files=("*.jsonl", "*.parquet"),
-    ),
-}
-
-
 def load_questions(
     dataset: str,
     *,
@@ -102,7 +72,7 @@ def load_questions(
     Args:
       dataset: one of `DATASETS`, or any name together with `file` or `data_dir`.
       data_dir: folder with local files; None takes the Hub.
-      file: this jsonl file instead.
+      file: this file or folder instead.
       question_field: name of the question's field, instead of the data set's.
       answer_field: name of the answer's field, instead of the data set's.
 
@@ -110,30 +80,68 @@ def load_questions(
       InputError: no such file, no such data set, the Hub cannot be reached, or a row is broken:
         the line names the file, its line, what was expected and what was found.
     """
+    return [
+        question
+        for question, _ in load_named_questions(
+            dataset,
+            data_dir=data_dir,
+            file=file,
+            question_field=question_field,
+            answer_field=answer_field,
+        )
+    ]
+
+
+def load_named_questions(
+    dataset: str,
+    *,
+    data_dir: str | Path | None = None,
+    file: str | Path | None = None,
+    question_field: str | None = None,
+    answer_field: str | None = None,
+) -> list[tuple[Question, int | str | None]]:
+    """`load_questions`, each with the number or name that its row gives it (None: none)."""
     if dataset == "arithmetic" and file is None:
-        return _arithmetic()
-    known = _SOURCES.get(dataset)
-    source = known or _Source(question="question", answer="answer", folders=(dataset,))
+        if data_dir is not None:
+            raise InputError(
+                f"data_dir: expected a data set with files, found arithmetic, which is drawn; leave "
+                f"{data_dir} out or choose another --dataset"
+            )
+        return [(question, None) for question in _arithmetic()]
+    if file is not None and data_dir is not None:
+        raise InputError(
+            f"questions: {file} and data_dir {data_dir} contradict each other; give one of them"
+        )
+    known = SOURCES.get(dataset)
+    source = known or Source(question="question", answer="answer", folders=(dataset,))
     source = dataclasses.replace(
         source,
         question=question_field or source.question,
         answer=answer_field or source.answer,
     )
     if file is None and data_dir is not None:
-        file = _local_file(dataset, source, Path(data_dir))
+        file = local_file(dataset, source, Path(data_dir))
     if file is not None:
         paths = [Path(file)]
     elif known:
-        paths = _hub_files(dataset, source)
+        paths = hub_files(dataset, source)
     else:
         raise InputError(
             f"data set {dataset!r}: expected one of {', '.join(DATASETS)}, or a jsonl file with "
             "questions; found neither"
         )
-    rows = [row for path in paths for row in _rows(path)]
+    rows = [row for path in paths for row in read_records(path, "questions")]
     if not rows:
         raise InputError(f"{paths[0]}: expected at least one question, found none")
-    return [_question(idx, place, row, source) for idx, (place, row) in enumerate(rows)]
+    return [
+        (_question(idx, place, row, source, chosen=question_field is not None), _name(row))
+        for idx, (place, row) in enumerate(rows)
+    ]
+
+
+def _name(row: dict) -> int | str | None:
+    found = (row.get(name) for name in _NAMES)
+    return next((name for name in found if type(name) in (int, str) and name != ""), None)
 
 
 def _arithmetic() -> list[Question]:
@@ -149,77 +157,14 @@ def _arithmetic() -> list[Question]:
     ]
 
 
-def _local_file(dataset: str, source: _Source, data_dir: Path) -> Path:
-    places = [
-        place
-        for folder in source.folders
-        for place in (data_dir / folder / "test.jsonl", data_dir / f"{folder}.jsonl")
-    ]
-    for place in places:
-        if place.is_file():
-            return place
-    raise InputError(
-        f"{data_dir}: expected the questions of {dataset} in "
-        f"{' or '.join(str(place.relative_to(data_dir)) for place in places)}, found none of them"
-    )
-
-
-def _hub_files(dataset: str, source: _Source) -> list[Path]:
-    """The test split's files from the Hub or its local cache; jsonl is preferred to parquet."""
-    # Imported here: it takes half a second, and local files do not need it.
-    import huggingface_hub
-
-    advice = f"save it as DATA_DIR/{source.folders[0]}/test.jsonl and pass --data_dir=DATA_DIR"
-    try:
-        folder = huggingface_hub.snapshot_download(
-            source.repository, repo_type="dataset", allow_patterns=list(source.files)
-        )
-    # The Hub's client raises its own errors, httpx's and OSError, and promises no common base.
-    except Exception as error:
-        raise InputError(
-            f"{dataset}: cannot download data set {source.repository} from the Hugging Face Hub "
-            f"({type(error).__name__}); {advice}"
-        ) from error
-    for pattern in source.files:
-        found = sorted(Path(folder).glob(pattern))
-        if found:
-            return found
-    raise InputError(
-        f"{dataset}: expected {' or '.join(source.files)} in data set {source.repository} of the "
-        f"Hugging Face Hub, found no such file; {advice}"
-    )
-
-
-def _rows(path: Path) -> Iterator[tuple[str, dict]]:
-    """(place, row) of every row of a file."""
-    return _parquet_rows(path) if path.suffix == ".parquet" else read_objects(path, "questions")
-
-
-def _parquet_rows(path: Path) -> Iterator[tuple[str, dict]]:
-    try:
-        import pyarrow.parquet
-    except ImportError:
-        raise InputError(
-            f"{path}: the Hub holds this data set as parquet; install pyarrow to read it, or pass "
-            "a jsonl file by --data_dir"
-        ) from None
-    try:
-        rows = pyarrow.parquet.read_table(path).to_pylist()
-    except (OSError, pyarrow.ArrowException) as error:
-        found = " ".join(str(error).split())
-        raise InputError(f"{path}: expected a parquet file, found {found}") from error
-    for number, row in enumerate(rows, start=1):
-        yield f"{path}: row {number}", row
-
-
-def _question(idx: int, place: str, row: dict, source: _Source) -> Question:
-    question = _text(row, source.question, place)
+def _question(idx: int, place: str, row: dict, source: Source, *, chosen: bool) -> Question:
+    question = _asked(row, source.question, place, chosen)
     solution = row.get("solution")
     solution = solution if isinstance(solution, str) else ""
     if source.answer:
-        answer = _text(row, source.answer, place)
+        answer = _answer(row, source.answer, place)
     elif "answer" in row:
-        answer = _text(row, "answer", place)
+        answer = _answer(row, "answer", place)
     else:
         answer = (extract_boxed(_text(row, "solution", place)) or "").strip()
         if not answer:
@@ -229,6 +174,57 @@ def _question(idx: int, place: str, row: dict, source: _Source) -> Question:
     answer, worked = split_worked(answer, place)
     solution = worked or solution
     return Question(idx=idx, question=question, answer=answer, solution=solution)
+
+
+def _asked(row: dict, field: str, place: str, chosen: bool) -> str:
+    """The question's text: of one field or several (`Body+Question`), its choices under it."""
+    fields = [field] if field in row or "+" not in field else field.split("+")
+    other = next(
+        (
+            name
+            for name in (_BODIES if chosen else _BODIES + _CONTEXTS)
+            if isinstance(row.get(name), str) and name not in fields and row[name].strip()
+        ),
+        None,
+    )
+    if other is not None and not ("question_concat" in fields or row[other] in str(row.get(field))):
+        own = field if field in row else next((k for k in row if k.lower() == "question"), field)
+        raise InputError(
+            f"{place}: expected the whole question in one field, found {other!r} beside {own!r}; "
+            f"--question_field={other}+{own} asks both"
+            + ("" if other in _BODIES else f", --question_field={own} that alone")
+        )
+    text = " ".join(_text(row, name, place) for name in fields)
+    printed = [f"{letter}{text}" for letter, text in choices_of(row)]
+    if printed and not all(line.strip() in text for line in printed):
+        text = "\n".join([text, *printed])
+    return text
+
+
+def _answer(row: dict, field: str, place: str) -> str:
+    """The right answer; of choices its letter, where the field is a number of them from 0."""
+    answer, choices = row.get(field), choices_of(row)
+    if type(answer) is int and choices:
+        if not 0 <= answer < len(choices):
+            raise InputError(
+                f"{place}: {field}: expected the number of a choice from 0 to {len(choices) - 1}, "
+                f"found {answer}"
+            )
+        return string.ascii_uppercase[answer]
+    return _text(row, field, place)
+
+
+def _text(row: dict, field: str, place: str) -> str:
+    if field not in row:
+        raise InputError(
+            f"{place}: expected a field {field!r}, found {', '.join(map(str, row)) or 'none'}"
+        )
+    value = row[field]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        value = str(value)
+    if not isinstance(value, str) or not value.strip():
+        raise InputError(f"{place}: expected text in field {field!r}, found {value!r}")
+    return value.strip()
 
 
 def split_worked(answer: str, place: str) -> tuple[str, str]:
@@ -243,14 +239,3 @@ def split_worked(answer: str, place: str) -> tuple[str, str]:
     if not bare:
         raise InputError(f"{place}: expected the answer after ####, found nothing")
     return bare, answer
-
-
-def _text(row: dict, field: str, place: str) -> str:
-    if field not in row:
-        raise InputError(f"{place}: expected a field {field!r}, found {', '.join(row) or 'none'}")
-    value = row[field]
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        value = str(value)
-    if not isinstance(value, str) or not value.strip():
-        raise InputError(f"{place}: expected text in field {field!r}, found {value!r}")
-    return value.strip()

@@ -11,7 +11,9 @@ from experiments import store
 from experiments.errors import InputError
 from experiments.responses import generated
 from experiments.responses.generated import Answer
-from experiments.responses.imported import import_answers, pair_answers
+from experiments.responses.imported import import_answers
+from experiments.responses.joining import QuestionIndex
+from experiments.responses.pairing import pair_answers
 from experiments.responses.published_format import (
     Row,
     check_vocabulary,
@@ -19,7 +21,7 @@ from experiments.responses.published_format import (
     read_rows,
     row_of,
 )
-from experiments.responses.questions import load_questions
+from experiments.responses.questions import load_named_questions, load_questions
 from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
 from experiments.study.distributed import check_same, mirror
 from experiments.study.numerics import product_precision
@@ -41,7 +43,9 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
     else:
-        given = _imported(opened, dataset) if study.imported else _generated(opened, dataset, say)
+        given = (
+            _imported(opened, dataset, say) if study.imported else _generated(opened, dataset, say)
+        )
         for side in SIDES:
             right = sum(answer.score for answer in given[side])
             total = len(given[side])
@@ -58,16 +62,26 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     return rows
 
 
-def _imported(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
+def _imported(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answer]]:
     """Each side's answers from another program's files, saved as if they were generated here."""
     study, directory = opened.study, opened.study.directory / dataset
+    source, index = study.questions, None
+    if source.file is not None or source.data_dir is not None:
+        named = load_named_questions(dataset, **source.where)
+        index = QuestionIndex(*(list(part) for part in zip(*named, strict=True)))
     found = {
         side: import_answers(
-            path, tokenizer=load_tokenizer(opened.checkpoints[side]), prompt=study.pair.prompt
+            path,
+            tokenizer=load_tokenizer(opened.checkpoints[side]),
+            prompt=study.pair.prompt,
+            questions=index,
+            stops=stop_tokens(opened.checkpoints[side]),
+            say=say,
         )
         for side, path in study.imported.items()
     }
     given = pair_answers(found["base"], found["rl"], study.imported)
+    say(f"{dataset}: {len(given['base'])} questions that both files answer")
     saved = {side: generated.format_answers(given[side]) for side in SIDES}
     digests = {side: _digest(text) for side, text in saved.items()}
     store.claim(directory / "answers.json", {"imported": digests})
@@ -79,14 +93,7 @@ def _imported(opened: OpenStudy, dataset: str) -> dict[Side, list[Answer]]:
 def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answer]]:
     """Each side's answers, generated and graded unless they are saved."""
     study, directory = opened.study, opened.study.directory / dataset
-    source = study.questions
-    questions = load_questions(
-        dataset,
-        data_dir=source.data_dir,
-        file=source.file,
-        question_field=source.question_field,
-        answer_field=source.answer_field,
-    )[: source.limit]
+    questions = load_questions(dataset, **study.questions.where)[: study.questions.limit]
     digest = _digest(json.dumps([dataclasses.astuple(q) for q in questions]))
     check_same(f"{dataset}: questions", digest)
     stops = {side: stop_tokens(opened.checkpoints[side]) for side in SIDES}

@@ -71,15 +71,8 @@ def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
     Raises:
       InputError: the tokenizer has no chat template, or does not know a word of the text.
     """
-    if prompt == CHAT:
-        if tokenizer.chat_template is None:
-            raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
-        messages = [{"role": "user", "content": question.question}]
-        text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        encoded = tokenizer(text, add_special_tokens=False)  # the template has them
-    else:
-        text = prompt.replace("{question}", question.question)
-        encoded = tokenizer(text)
+    text = prompt_text(tokenizer, prompt, question.question)
+    encoded = tokenizer(text, add_special_tokens=adds_special_tokens(tokenizer, prompt, text))
     tokens, unknown = encoded["input_ids"], tokenizer.unk_token_id
     if not tokens or (
         unknown is not None and unknown in tokens and tokenizer.unk_token not in text
@@ -89,6 +82,30 @@ def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:
             f"{_unknown_part(encoded, text, unknown)}in {text[:60]!r}; --prompt gives another"
         )
     return tokens
+
+
+def prompt_text(tokenizer, prompt: str, question: str) -> str:
+    """The text that a model reads for a question; arguments and errors as `encode_prompt`."""
+    if prompt == CHAT:
+        return render_messages(tokenizer, [{"role": "user", "content": question}])
+    return prompt.replace("{question}", question)
+
+
+def render_messages(tokenizer, messages: list[dict[str, str]]) -> str:
+    """Chat messages as the tokenizer's template writes them, up to where the answer begins.
+
+    Raises:
+      InputError: it has no template, or the template refuses them.
+    """
+    if tokenizer.chat_template is None:
+        raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
+    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+
+
+def adds_special_tokens(tokenizer, prompt: str, text: str) -> bool:
+    """Whether the tokenizer must add its special tokens: a template, or the text itself, has them."""
+    begin = tokenizer.bos_token
+    return prompt != CHAT and not (begin and text.startswith(begin))
 
 
 def _unknown_part(encoded, text: str, unknown: int | None) -> str:

@@ -21,7 +21,7 @@ class QuestionSource:
 
     Attributes:
       data_dir: folder of local question files, or None.
-      file: one jsonl file that replaces the dataset's, or None.
+      file: one file or folder that replaces the dataset's, or None.
       question_field, answer_field: names of its fields, or None for the dataset's.
       limit: most questions asked of each dataset, or None for all.
     """
@@ -31,6 +31,16 @@ class QuestionSource:
     question_field: str | None = None
     answer_field: str | None = None
     limit: int | None = None
+
+    @property
+    def where(self) -> dict[str, Path | str | None]:
+        """The arguments of `questions.load_questions`."""
+        return {
+            "data_dir": self.data_dir,
+            "file": self.file,
+            "question_field": self.question_field,
+            "answer_field": self.answer_field,
+        }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -3,10 +3,13 @@
 import json
 import random
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from experiments import run
+from experiments.errors import InputError
 from experiments.report.gather import gather
 
 FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.3")
@@ -20,6 +23,34 @@ def unbroken(processes, tmp_path_factory):
     done = processes.run("experiments.run", f"--workdir={workdir}", *FLAGS)
     assert done.code == 0, done
     return done, workdir / "tiny_grpo"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"questions": "q.jsonl", "data_dir": "d"}, "--questions and --data_dir contradict"),
+        (
+            {"responses": "r.jsonl", "questions": "q.jsonl"},
+            "--responses and --questions contradict",
+        ),
+        ({"responses": "r.jsonl", "data_dir": "d"}, "--responses and --data_dir contradict"),
+        (
+            {"responses": "r.jsonl", "answer_field": "a"},
+            "--responses and --answer_field contradict",
+        ),
+        ({"questions": ""}, "questions: expected a path, found none"),
+        ({"data_dir": " "}, "data_dir: expected a path, found none"),
+        ({"question_field": ""}, "question_field: expected a field, found none"),
+        ({"base_responses": "b", "data_dir": "d"}, "data_dir: --dataset names the questions"),
+    ],
+)
+def test_sources_that_contradict_each_other_or_are_empty_are_errors(monkeypatch, given, said):
+    names = ("questions", "data_dir", "responses", "base_responses", "rl_responses", "dataset",
+             "base_checkpoint", "rl_checkpoint", "question_field", "answer_field")  # fmt: skip
+    values = SimpleNamespace(**(dict.fromkeys(names) | given))
+    monkeypatch.setattr(run.flags, "FLAGS", values)
+    with pytest.raises(InputError, match=said):
+        run._check_sources()
 
 
 def harness_file(path, given, reverse=False):

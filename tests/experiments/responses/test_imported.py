@@ -8,8 +8,7 @@ from transformers import AutoTokenizer
 
 from experiments.arithmetic.problems import draw_problems
 from experiments.errors import InputError
-from experiments.responses.generated import Answer
-from experiments.responses.imported import import_answers, pair_answers
+from experiments.responses.imported import import_answers
 from experiments.study.pairs import PAIRS
 
 START = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints" / "tiny_start"
@@ -108,46 +107,14 @@ def test_lm_evals_own_prompt_is_what_the_model_read(tmp_path, tokenizer, problem
     assert found.prompt_tokens == tokenizer(prompt)["input_ids"]
 
 
-def answer(idx, question="", gt="", score=True):
-    return Answer(
-        idx=idx, question=question, gt=gt, solution=None, prompt_tokens=[1], answer_tokens=[2],
-        text="t", pred=None, score=score,
-    )  # fmt: skip
-
-
-FILES = {"base": Path("b.jsonl"), "rl": Path("r.jsonl")}
-
-
-def test_answers_to_the_questions_of_both_files_are_paired_by_number():
-    base = [answer(3, "three", "6"), answer(1, "one", "2"), answer(2)]
-    rl = [answer(2, "two"), answer(4), answer(3, "three", "6", score=False)]
-    assert pair_answers(base, rl, FILES) == {"base": [base[2], base[0]], "rl": [rl[0], rl[2]]}
-
-
-@pytest.mark.parametrize(
-    ("base", "rl", "said"),
-    [
-        ([answer(1)], [answer(2)], "found no idx in common"),
-        (
-            [answer(0, "What is 2+2?", "4")], [answer(0, "What is 7+7?", "14")],
-            "r.jsonl: idx 0: question: expected 'What is 2\\+2\\?' as in b.jsonl, found 'What is 7",
-        ),
-        ([answer(0, gt="4")], [answer(0, gt="14")], "idx 0: gt: expected '4' .* found '14'"),
-    ],
-)  # fmt: skip
-def test_files_that_number_other_questions_are_refused(base, rl, said):
-    with pytest.raises(InputError, match=said):
-        pair_answers(base, rl, FILES)
-
-
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
         (["{broken"], "line 1: expected a JSON object, found broken JSON"),
         (["[1]"], "line 1: expected a JSON object, found list"),
         ([], "expected at least one answer"),
-        ([{"idx": 0, "prompt": "a"}], "line 1: expected an answer's text"),
-        ([{"idx": "x", "prompt": "a", "response": "b", "gt": "1"}], "idx: expected a whole number"),
+        ([{"idx": 0, "prompt": "a"}], "line 1: read as text answers: expected an answer's text"),
+        ([{"idx": 1.5, "prompt": "a", "response": "b", "gt": "1"}], "idx: expected a number or a"),
         ([{"idx": 0, "response": " 1", "gt": "1"}], "expected a prompt or a question"),
         ([{"idx": 0, "prompt": "Ada", "response": " 1"}], "expected a score or a right answer"),
         (
@@ -162,10 +129,10 @@ def test_files_that_number_other_questions_are_refused(base, rl, said):
             [{"idx": 0, "prompt_token_ids": [1], "generate_token_ids": [2**33], "gt": "1"}],
             "generate_token_ids: expected a list of token ids",
         ),
-        ([{"prompt": "", "response": " 1", "gt": "1"}], "prompt: expected text, found none"),
+        ([{"prompt": "", "response": " 1", "gt": "1"}], "expected a prompt or a question"),
         (
             [{"prompt": [{"role": "user"}], "response": " 1", "gt": "1"}],
-            "prompt: expected text, found .*role",
+            "prompt: expected messages with a role and text, found .*role",
         ),
         ([{"prompt": "Ada", "response": "\ud83d", "gt": "1"}], "found half a character"),
         ([{"prompt": "Ada", "response": " 1", "answer": "so ####"}], "answer after ####"),

@@ -4,6 +4,7 @@ Real question files are tried where EAP_DATA_DIR names a folder with gsm8k/, col
 math500/ (each with test.jsonl); those tests are skipped elsewhere.
 """
 
+import gzip
 import json
 import os
 import re
@@ -191,7 +192,7 @@ def test_a_file_without_rows_is_one_line_with_its_name(tmp_path, content, messag
 
 
 def test_a_folder_in_place_of_a_file_is_one_line(tmp_path):
-    with pytest.raises(InputError, match="expected a jsonl file in UTF-8, found .*directory"):
+    with pytest.raises(InputError, match="expected a file, or a folder .*, found a directory"):
         load_questions("gsm8k", file=tmp_path)
 
 
@@ -268,6 +269,104 @@ def test_parquet_rows_are_those_of_jsonl(tmp_path):
     parquet.write_table(pyarrow.Table.from_pylist(rows), file)
     jsonl = _write(tmp_path / "test.jsonl", *rows)
     assert load_questions("gsm8k", file=file) == load_questions("gsm8k", file=jsonl)
+
+
+def test_a_story_beside_its_question_is_asked_for(tmp_path):
+    row = {"Body": "Ann has 3 pens.", "Question": "How many?", "Answer": 3.0}
+    file = _write(tmp_path / "svamp.jsonl", row)
+    for field in (None, "Question"):
+        with pytest.raises(InputError, match=r"line 1: .*--question_field=Body\+Question"):
+            load_questions("svamp", file=file, question_field=field, answer_field="Answer")
+    (found,) = load_questions(
+        "svamp", file=file, question_field="Body+Question", answer_field="Answer"
+    )
+    assert (found.question, found.answer) == ("Ann has 3 pens. How many?", "3.0")
+    file = _write(tmp_path / "c.jsonl", {"context": "Long.", "question": "Q?", "answer": "1"})
+    with pytest.raises(InputError, match=r"context\+question asks both, --question_field=question"):
+        load_questions("c", file=file)
+    assert load_questions("c", file=file, question_field="question")[0].question == "Q?"
+
+
+@pytest.mark.parametrize(
+    ("fields", "printed", "answer"),
+    [
+        ({"choices": ["red", "blue"], "answer": 1}, "A. red\nB. blue", "B"),
+        ({"options": ["A)21", "B)22"], "answer": "B"}, "A)21\nB)22", "B"),
+        (
+            {"choices": {"text": ["red", "blue"], "label": ["1", "2"]}, "answer": "2"},
+            "1. red\n2. blue", "2",
+        ),
+        ({"A": "w", "B": "x", "C": "y", "D": "z", "answer": "C"}, "A. w\nB. x\nC. y\nD. z", "C"),
+        ({"options": '{"A": "w", "B": "x"}', "answer": "A"}, "A. w\nB. x", "A"),
+    ],
+)  # fmt: skip
+def test_choices_are_printed_under_their_question(tmp_path, fields, printed, answer):
+    file = _write(tmp_path / "c.jsonl", {"question": "Which?"} | fields)
+    (found,) = load_questions("c", file=file)
+    assert (found.question, found.answer) == (f"Which?\n{printed}", answer)
+    again = _write(tmp_path / "d.jsonl", {"question": found.question} | fields)
+    assert load_questions("c", file=again)[0].question == found.question, "printed once"
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None, " "])
+def test_answers_that_say_nothing_are_refused(tmp_path, value):
+    file = _write(tmp_path / "n.jsonl", {"question": "?", "answer": value})
+    with pytest.raises(InputError, match="line 1: expected text in field 'answer', found "):
+        load_questions("n", file=file)
+
+
+def test_maths_own_folder_of_files_is_read_in_order(tmp_path):
+    for name in ("algebra/10", "algebra/2", "geometry/1", "../train/algebra/1"):
+        row = {"problem": f"{name}?", "solution": rf"so \boxed{{{name[-1]}}}", "level": "Level 1"}
+        file = tmp_path / "MATH" / "test" / f"{name}.json"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps(row, indent=2))
+    for where in ({"data_dir": tmp_path}, {"data_dir": tmp_path / "MATH"},
+                  {"file": tmp_path / "MATH" / "test"}):  # fmt: skip
+        found = load_questions("math", **where)
+        assert [q.question for q in found] == ["algebra/2?", "algebra/10?", "geometry/1?"]
+        assert [q.answer for q in found] == ["2", "0", "1"]
+
+
+@pytest.mark.parametrize("name", ["q.csv", "q.tsv", "q.json", "q.jsonl.gz", "q.csv.gz"])
+def test_tables_lists_and_packed_files_are_those_of_jsonl(tmp_path, name):
+    rows = [{"question": 'Say "a,b"\nor c?', "answer": "1"}, {"question": "é?", "answer": "2"}]
+    separator = "\t" if "tsv" in name else ","
+    quoted = [['"{}"'.format(v.replace('"', '""')) for v in row.values()] for row in rows]
+    text = {
+        "json": json.dumps(rows, indent=2),
+        "jsonl": "".join(json.dumps(row) + "\r\n" for row in rows),
+    }.get(name.split(".")[1]) or "\r\n".join(map(separator.join, [["question", "answer"], *quoted]))
+    data = text.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    found = load_questions("q", data_dir=tmp_path)
+    assert found == load_questions("q", file=_write(tmp_path / "other.jsonl", *rows))
+
+
+def test_the_hubs_folder_of_parquet_files_gives_its_test_split(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    files = ("main/train-0", "9"), ("main/test-1", "2"), ("main/test-0", "1"), ("hard/test-0", "8")
+    for name, answer in files:
+        table = pyarrow.Table.from_pylist([_gsm8k(f"#### {answer}")])
+        file = tmp_path / "gsm8k" / f"{name}-of-2.parquet"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        parquet.write_table(table, file)
+    for where in ({"data_dir": tmp_path}, {"file": tmp_path / "gsm8k"}):
+        assert [q.answer for q in load_questions("gsm8k", **where)] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("dataset", "where", "said"),
+    [
+        ("arithmetic", {"data_dir": "."}, "data_dir: expected a data set with files"),
+        ("gsm8k", {"data_dir": ".", "file": "x.jsonl"}, "contradict each other"),
+        ("gsm8k", {"data_dir": "no/such"}, "no/such: expected a folder with question files"),
+    ],
+)
+def test_sources_that_contradict_each_other_are_refused(dataset, where, said):
+    with pytest.raises(InputError, match=said):
+        load_questions(dataset, **where)
 
 
 @pytest.fixture(scope="module")
