@@ -29,7 +29,7 @@ from tqdm import tqdm
 from converters.load import Checkpoint, load_checkpoint
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import Estimator
-from eap_jax.batching import PaddedBatch, in_order, pad_into_batches
+from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches
 from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
@@ -39,8 +39,8 @@ from eap_jax.parameters import separate_layers
 from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
-from experiments.responses.given_texts import Tokens, given_texts, given_tokens
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.scoring.given_texts import Tokens, given_texts, given_tokens
 from experiments.scoring.score import score_texts
 from experiments.study.cards import usable_on
 from experiments.study.footprint import Placed, weight_bytes
@@ -129,9 +129,9 @@ class Model:
           nats a token; edge (writer, reader) bool, where an edge exists. Samples in the texts' order.
 
         Raises:
-          InputError: a text is empty, or the model does not know one of its tokens.
+          InputError: a text is empty or too long, or the model does not know one of its tokens.
         """
-        prepared = given_texts(texts, self._tokens)
+        prepared = given_texts(texts, self._tokens, self.config)
         (found,) = score_texts(
             self.checkpoint,
             prepared,
@@ -166,25 +166,22 @@ class Model:
         Raises:
           InputError: as `attribute`, or an edge does not exist.
         """
-        prepared, layers = given_texts(texts, self._tokens), self.config.num_layers
+        prepared, layers = given_texts(texts, self._tokens, self.config), self.config.num_layers
         mask_WR = edge_mask(layers)
         asked = np.argwhere(mask_WR) if edges is None else self._places(edges)
         asked = [(int(writer), int(reader)) for writer, reader in asked]
         effects_nWR = np.full((len(prepared), *mask_WR.shape), math.nan, np.float32)
         losses_n = np.empty(len(prepared), np.float32)
-        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        batches = self._batches(prepared, batch_tokens)
         total = len(asked) * len(batches)
         progress = tqdm(total=total, desc=f"{self.name}: ablate", unit="edge", delay=_PATIENCE)
         with progress:
             for padded in batches:
                 found = cut_losses(
-                    self.checkpoint.params,
-                    padded.batch,
-                    asked,
-                    config=self.config,
+                    self.checkpoint.params, padded.batch, asked, config=self.config,
                     rows=max(1, batch_tokens // padded.batch.tokens_BT.shape[1]),
                     progress=progress.update,
-                )
+                )  # fmt: skip
                 effects_BE = found.effects(padded.batch.weights_BJ)[: len(padded.indices)]
                 for place, (writer, reader) in enumerate(asked):
                     effects_nWR[list(padded.indices), writer, reader] = effects_BE[:, place]
@@ -213,13 +210,13 @@ class Model:
         """
         if ablation not in ("zero", "mean"):
             raise ValueError(f"ablation: expected zero or mean, found {ablation!r}")
-        prepared = given_texts(texts, self._tokens)
+        prepared = given_texts(texts, self._tokens, self.config)
         kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
         for place in self._places(edges):
             kept_WR[place] = True
         losses_n = np.empty(len(prepared), np.float32)
         params, config = self.checkpoint.params, self.config
-        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        batches = self._batches(prepared, batch_tokens)
         means_WD = None
         if ablation == "mean":
             means = [mean_writes(params, padded.batch, config=config) for padded in batches]
@@ -281,6 +278,9 @@ class Model:
             new_tokens=new_tokens,
             most_rows=min(len(prompts), Study.batch_answers),
         ).rows
+
+    def _batches(self, texts: list[Text], batch_tokens: int) -> list[PaddedBatch]:
+        return pad_into_batches(texts, batch_tokens=batch_tokens, longest=self.config.longest_text)
 
     def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
         known = self.config.vocab_size

@@ -169,7 +169,8 @@ def _batch_losses(
 def _batches(opened: OpenStudy, side: Side, texts: list[Text]) -> list[PaddedBatch]:
     study = opened.study
     if study.stream_bytes is not None:
-        return pad_into_batches(texts, batch_tokens=study.batch_tokens)
+        longest = opened.configs[side].longest_text
+        return pad_into_batches(texts, batch_tokens=study.batch_tokens, longest=longest)
     placed = opened.placed(side, weight_dtype(study.numerics))
     return fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=()).batches
 

@@ -119,11 +119,17 @@ def _finding(metric: Metric, cells: Sequence[CellResult]) -> Finding:
     measured = [cell for cell in cells if metric.key in cell.comparisons]
     seen = Counter(status(cell, metric) for cell in measured)
     majority = next((name for name, count in seen.items() if 2 * count > len(measured)), "mixed")
+    clear = {name for name in seen if name != "no clear change"}
+    if majority == "mixed" and len(clear) == 1 and clear <= set(BY_SUPPORT.values()):
+        majority = clear.pop()  # Where there is a change at all, another view does not have it.
     ladder = one_ladder(measured)
+    text = _sentence(measured, metric)
+    if metric.paper is None and any(support(c.views, metric.key) == "turns" for c in measured):
+        text += "; it turns with the view"
     return Finding(
         metric=metric,
         status="turns with alpha" if turned_ladders(measured, metric) else majority,
-        text=_sentence(measured, metric),
+        text=text,
         views=view_lines(measured, metric) if ladder is None else (),
         by_alpha=None if ladder is None else alpha_views(ladder, metric),
     )

@@ -7,6 +7,8 @@ import jax
 
 from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
+from eap_jax.config import ModelConfig
+from experiments.errors import InputError
 from experiments.study.cards import usable_on
 from experiments.study.footprint import Needs, Placed, Scored, attribution_needs, streamed_needs
 from experiments.study.plan import choices, halves, head_logits, room_for, shortage
@@ -127,6 +129,7 @@ def _padded(
         batch_tokens=tokens,
         multiple=mesh.shape["data"],
         cuts=cuts,
+        longest=model.config.longest_text,
         most_padding=most_padding(mesh.local_devices[0]),
     )
 
@@ -141,6 +144,26 @@ def _first(order: Iterable[Fitting], usable: int, needs: Callable[[Scored], Need
         return found
     what = f"scores of {size.rows} x {size.length} tokens"
     return dataclasses.replace(found, shortage=shortage(what, most, usable))
+
+
+def check_length(text: Text, config: ModelConfig, place: str) -> None:
+    """A text can share a batch with others.
+
+    Args:
+      text: what the model reads.
+      config: the model.
+      place: what to call the text in a message.
+
+    Raises:
+      InputError: it is longer than `config.longest_text`.
+    """
+    longest = config.longest_text
+    if longest is not None and len(text.tokens) > longest:
+        raise InputError(
+            f"{place}: expected at most {longest} tokens, beyond which this model's rotary "
+            f"frequencies depend on a text's length, found {len(text.tokens)}; leave it out, or "
+            "count fewer answer tokens (--alpha)"
+        )
 
 
 def most_padding(device: jax.Device) -> float:

@@ -15,7 +15,7 @@ from converters.stored import StoredWeights
 from eap_jax.attribution import Estimator, attribute_prefixes
 from eap_jax.batching import PaddedBatch, Text, put_rows, split_rows
 from eap_jax.config import ModelConfig
-from eap_jax.graph import edge_mask
+from eap_jax.graph import edge_mask, reader_kinds
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Objective, self_entropy
 from eap_jax.sharding import gathered, layout, make_mesh, place_batch
@@ -36,8 +36,9 @@ class Scores:
       losses_n: float32 [n], self-entropy in nats.
       loss_parts_nJ: float32 [n, J], each counted answer token's part of the loss.
       gradient_norms_n: float32 [n], see `eap_jax.steps.Attribution`.
-      health: column-sum residual of the scores before the published running sum; NaN where the
-        estimator's columns need not add up to zero.
+      health: column-sum residual of the scores before the published running sum, without the
+        readers of `ModelConfig.raw_reads`; NaN where the estimator's columns need not add up to
+        zero.
     """
 
     scores_nWR: np.ndarray
@@ -58,6 +59,8 @@ class _Collected:
         description: str,
         patience: float = 0.0,
     ):
+        kinds = reader_kinds(config.num_layers)
+        self._measured_R = np.asarray([kind not in config.raw_reads for kind in kinds])
         count, targets = len(texts), max(len(text.targets) for text in texts)
         shape = (count, *edge_mask(config.num_layers).shape)
         self.scores_AnWR = [np.empty(shape, np.float32) for _ in range(cuts)]
@@ -96,7 +99,9 @@ class _Collected:
                 losses_n=self.losses_An[place],
                 loss_parts_nJ=self.parts_AnJ[place],
                 gradient_norms_n=self.norms_An[place],
-                health=column_sum_residual(scores_nWR) if estimator == "eap" else math.nan,
+                health=column_sum_residual(scores_nWR, self._measured_R)
+                if estimator == "eap"
+                else math.nan,
             )
             for place, scores_nWR in enumerate(self.scores_AnWR)
         ]

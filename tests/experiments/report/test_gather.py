@@ -97,6 +97,16 @@ def test_a_column_sum_above_its_bar_is_not_sound(directory):
     assert gather([directory]).health[0].sound is True, "bfloat16 rounds"
 
 
+def test_column_sums_say_which_readers_they_leave_out(directory):
+    changed(
+        directory / "math" / "cut0.1" / "metrics.json",
+        lambda data: data["sides"]["base"].update(health_without=["mlp"]),
+    )
+    first, *others = gather([directory]).health
+    assert "(mlp left out: this model reads there without a norm" in first.expected
+    assert not any("left out" in figure.expected for figure in others)
+
+
 def test_answers_give_accuracy_with_its_interval_and_begin_the_funnel(directory):
     before = gather([directory])
     assert before.accuracies == [], "nothing was asked here"

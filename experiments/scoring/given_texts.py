@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from eap_jax.batching import Text
+from eap_jax.config import ModelConfig
 from experiments.errors import InputError
+from experiments.scoring.memory import check_length
 
 Tokens = str | Sequence[int]
 
@@ -36,21 +38,25 @@ def given_tokens(
 
 
 def given_texts(
-    texts: Iterable[tuple[Tokens, Tokens]], tokens: Callable[[Tokens, str, int], tuple[int, ...]]
+    texts: Iterable[tuple[Tokens, Tokens]],
+    tokens: Callable[[Tokens, str, int], tuple[int, ...]],
+    config: ModelConfig,
 ) -> list[Text]:
     """(prompt, answer) pairs as texts whose targets are the answers' tokens.
 
     Args:
       texts: the pairs.
       tokens: `given_tokens` with its model.
+      config: that model.
 
     Raises:
-      InputError: there is none, or as `given_tokens`.
+      InputError: there is none, one is longer than the model reads, or as `given_tokens`.
     """
     prepared = []
     for place, (prompt, answer) in enumerate(texts):
         read, targets = tokens(prompt, "prompt", place), tokens(answer, "answer", place)
         prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
+        check_length(prepared[-1], config, f"text {place}")
     if not prepared:
         raise InputError("texts: expected at least one (prompt, answer) pair, found none")
     return prepared
