@@ -17,7 +17,7 @@ tokens, all of them. Selecting, frames, plots and files are xarray's: `.to_dataf
 import dataclasses
 import functools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal
 
@@ -35,19 +35,23 @@ from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
 from eap_jax.generation import generate as generate_tokens
 from eap_jax.graph import edge_mask, num_edges, parse_edge
+from eap_jax.parameters import separate_layers
 from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
-from experiments.scoring.memory import check_length
+from experiments.scoring.given_texts import Tokens, given_texts, given_tokens
 from experiments.scoring.score import score_texts
+from experiments.study.cards import usable_on
+from experiments.study.footprint import Placed, weight_bytes
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics
 from experiments.study.pairs import PAIRS, SIDES
+from experiments.study.plan import plan_answers
+from experiments.study.settings import Study
 
 __all__ = ["Model", "compare", "load"]
 
-Tokens = str | Sequence[int]
 Edge = str | tuple[str, str]
 # Seconds before a bar appears: what is quicker needs none.
 _PATIENCE = 5.0
@@ -127,7 +131,7 @@ class Model:
         Raises:
           InputError: a text is empty or too long, or the model does not know one of its tokens.
         """
-        prepared = self._prepared(texts)
+        prepared = given_texts(texts, self._tokens, self.config)
         (found,) = score_texts(
             self.checkpoint,
             prepared,
@@ -162,7 +166,7 @@ class Model:
         Raises:
           InputError: as `attribute`, or an edge does not exist.
         """
-        prepared, layers = self._prepared(texts), self.config.num_layers
+        prepared, layers = given_texts(texts, self._tokens, self.config), self.config.num_layers
         mask_WR = edge_mask(layers)
         asked = np.argwhere(mask_WR) if edges is None else self._places(edges)
         asked = [(int(writer), int(reader)) for writer, reader in asked]
@@ -206,7 +210,7 @@ class Model:
         """
         if ablation not in ("zero", "mean"):
             raise ValueError(f"ablation: expected zero or mean, found {ablation!r}")
-        prepared = self._prepared(texts)
+        prepared = given_texts(texts, self._tokens, self.config)
         kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
         for place in self._places(edges):
             kept_WR[place] = True
@@ -241,7 +245,7 @@ class Model:
         if not tokens:
             return []
         found = generate_tokens(
-            self.checkpoint.params,
+            self._separate,
             tokens,
             config=self.config,
             sampling=Sampling(
@@ -251,6 +255,7 @@ class Model:
                 top_p=top_p,
             ),
             key=jax.random.key(seed),
+            rows=self._rows(tokens, max_new_tokens),
         )
         return [self.tokenizer.decode(answer, skip_special_tokens=True) for answer in found]
 
@@ -258,33 +263,28 @@ class Model:
     def _facts(self) -> dict[str, str]:
         return {"model": self.name, "dtype": self.dtype}
 
-    def _prepared(self, texts: Iterable[tuple[Tokens, Tokens]]) -> list[Text]:
-        """Token ids of each text, the answer's as targets."""
-        prepared = []
-        for place, (prompt, answer) in enumerate(texts):
-            read = self._tokens(prompt, "prompt", place)
-            targets = self._tokens(answer, "answer", place)
-            prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
-            check_length(prepared[-1], self.config, f"text {place}")
-        if not prepared:
-            raise InputError("texts: expected at least one (prompt, answer) pair, found none")
-        return prepared
+    @functools.cached_property
+    def _separate(self) -> dict:
+        """The parameters as generation wants them: a second copy, made once."""
+        return separate_layers(self.checkpoint.params)
+
+    def _rows(self, prompts: list[tuple[int, ...]], new_tokens: int) -> int:
+        """Prompts decoded together: as many as fit beside the stacked copy of the weights."""
+        model = Placed(config=self.config, dtype=self.dtype, mesh=make_mesh(""))
+        return plan_answers(
+            model,
+            usable_on(model.mesh) - weight_bytes(model),
+            width=max(map(len, prompts)),
+            new_tokens=new_tokens,
+            most_rows=min(len(prompts), Study.batch_answers),
+        ).rows
 
     def _batches(self, texts: list[Text], batch_tokens: int) -> list[PaddedBatch]:
         return pad_into_batches(texts, batch_tokens=batch_tokens, longest=self.config.longest_text)
 
     def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
-        """Token ids as the study makes them: a prompt gets the tokenizer's special tokens."""
-        if isinstance(given, str):
-            given = self.tokenizer(given, add_special_tokens=part == "prompt")["input_ids"]
-        tokens = tuple(int(token) for token in given)
-        vocabulary = self.config.vocab_size
-        if not tokens or not all(0 <= token < vocabulary for token in tokens):
-            found = "none" if not tokens else f"{min(tokens)} to {max(tokens)}"
-            raise InputError(
-                f"text {place}: {part}: expected token ids from 0 to {vocabulary - 1}, found {found}"
-            )
-        return tokens
+        known = self.config.vocab_size
+        return given_tokens(given, part, place, tokenizer=lambda: self.tokenizer, vocabulary=known)
 
     def _places(self, edges: Iterable[Edge]) -> list[tuple[int, int]]:
         try:

@@ -70,11 +70,10 @@ def _compiled() -> dict[str, Any]:
     f = flags.FLAGS
     if f.preset != "gpu":
         raise InputError(f"compile_for: expected --preset=gpu, found {f.preset}")
-    return gpu_compile.compile_study(
-        gpu_compile.target_of(f.compile_for, f.mesh),
-        gpu_compile.study_of(f.pair, f.mesh, f.numerics),
-        f.layers,
-    )
+    # The flags first: the compiler may be missing.
+    study = gpu_compile.study_of(f.pair, f.mesh, f.numerics)
+    target = gpu_compile.target_of(f.compile_for, f.mesh)
+    return gpu_compile.compile_study(target, study, f.layers)
 
 
 def define_flags() -> None:

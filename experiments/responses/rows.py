@@ -131,7 +131,8 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
         if not planned.fits:
             what = f"{planned.rows} answers of at most {planned.slots:,} tokens"
             short = shortage(what, planned.most, opened.usable_bytes)
-            say(f"{dataset}, {side}: warning: {short}; the run goes on")
+            if opened.first_warning("answers"):
+                say(f"{dataset}, {side}: warning: {short}; the run goes on")
         elif planned.rows < min(study.batch_answers, len(questions)):
             say(
                 f"{dataset}, {side}: {planned.rows} answers together: the memory holds the keys and "

@@ -149,6 +149,7 @@ def scores_of(
         "objective": objective,
         "estimator": study.estimator,
         "description": f"{longest_of(cells).name}, {side}: {doing}",
+        "first_warning": lambda: opened.first_warning("scores"),
     }
     if study.stream_bytes is None:
         return score_texts(opened.load(side), texts, mesh=opened.mesh, **common)

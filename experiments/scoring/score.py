@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -85,9 +86,9 @@ class _Collected:
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
 
-    def warn(self, shortage: str | None) -> None:
+    def warn(self, shortage: str | None, first: Callable[[], bool]) -> None:
         """Say what the plan lacks: out of memory is an event, so the work goes on all the same."""
-        if shortage is not None:
+        if shortage is not None and first():
             self.progress.write(f"{self._description}: warning: {shortage}; the run goes on")
 
     def scores(self, numerics: Numerics, estimator: Estimator) -> list[Scores]:
@@ -118,6 +119,7 @@ def score_texts(
     estimator: Estimator = "eap",
     description: str = "attribute",
     patience: float = 0.0,
+    first_warning: Callable[[], bool] = lambda: True,
 ) -> list[Scores]:
     """Attribute all edges of every text, once for each number of targets that count.
 
@@ -134,6 +136,7 @@ def score_texts(
       estimator: see `eap_jax.attribution.attribute_prefixes`.
       description: label of the progress bar.
       patience: seconds before it appears.
+      first_warning: asked before the line that even one text does not fit, which is said if true.
 
     Returns:
       one `Scores` a cut; they do not depend on `batch_tokens`, the mesh or the other cuts beyond
@@ -148,7 +151,7 @@ def score_texts(
         model, texts, batch_tokens=batch_tokens, cuts=cuts, branch=estimator == "branch"
     )
     collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
-    collected.warn(fitting.shortage)
+    collected.warn(fitting.shortage, first_warning)
     most = max(padded.batch.tokens_BT.size for padded in fitting.batches)
     together = Halving(most, f"tokens of {description}", collected.progress.write)
     work, ways = collections.deque(fitting.batches), mesh.shape["data"]
@@ -192,12 +195,14 @@ def score_streamed(
     objective: Objective = self_entropy,
     estimator: Estimator = "eap",
     description: str = "attribute",
+    first_warning: Callable[[], bool] = lambda: True,
 ) -> list[Scores]:
     """The same as `score_texts`, reading the weights layer by layer.
 
     Args:
       weights: the model on disk.
-      texts, cuts, numerics, batch_tokens, objective, estimator, description: see `score_texts`.
+      texts, cuts, numerics, batch_tokens, objective, estimator, description, first_warning: see
+        `score_texts`.
       kept_bytes: memory for what stays between the layers. As many batches share each reading of
         the weights as fit in it; what is left keeps activations, so that fewer layers are computed
         twice.
@@ -216,7 +221,7 @@ def score_streamed(
         branch=estimator == "branch",
     )
     collected, batches = _Collected(config, texts, len(cuts) or 1, description), fitting.batches
-    collected.warn(fitting.shortage)
+    collected.warn(fitting.shortage, first_warning)
     itemsize = model.itemsize
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = write_bytes(config, tokens, itemsize)

@@ -75,6 +75,8 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return f"{page} has no revision {revision!r}"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{page} has no such file"
     if isinstance(error, errors.OfflineModeIsEnabled):
         return (
             "it cannot be downloaded: HF_HUB_OFFLINE is set, and the Hub's cache (HF_HOME) does not "
@@ -111,9 +113,13 @@ def config_folder(name: str, *, label: str = "checkpoint") -> Path:
     import huggingface_hub
 
     try:
+        # As in `local_checkpoint`: it asks once.
+        huggingface_hub.model_info(**repository, timeout=_PATIENCE)
         return Path(huggingface_hub.hf_hub_download(**repository, filename="config.json")).parent
-    # As in `local_checkpoint`.
     except Exception as error:
+        cached = _cached(repository, "config.json")
+        if cached is not None:
+            return cached.parent
         reason = f"its config.json: {_reason(error, **repository)}"
         raise InputError(
             f"{label} {name}: no such directory, and {reason}; pass a local directory"

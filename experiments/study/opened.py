@@ -59,6 +59,14 @@ class OpenStudy:
     _loaded: dict[tuple[Side, bool], Checkpoint] = dataclasses.field(
         default_factory=dict, repr=False
     )
+    _warned: set[str] = dataclasses.field(default_factory=set, repr=False)
+
+    def first_warning(self, stage: str) -> bool:
+        """Whether this is the first call for a stage of the run: its shortage is said once, not for
+        every dataset, side and kind of score."""
+        first = stage not in self._warned
+        self._warned.add(stage)
+        return first
 
     @property
     def device(self) -> str:

@@ -77,7 +77,8 @@ def room_for(usable: int) -> int:
 
 def shortage(what: str, needed: int, usable: int) -> str:
     """In words, what does not fit: bytes of a device that something needs, and that there are."""
-    return f"{what} need {needed / 1e9:.1f} GB of {usable / 1e9:.1f}"
+    unit, name = (1e9, "GB") if min(needed, usable) >= 1e8 else (1e6, "MB")
+    return f"{what} need {needed / unit:,.1f} {name} of {usable / unit:,.1f}"
 
 
 def plan_answers(

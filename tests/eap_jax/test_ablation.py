@@ -6,7 +6,9 @@ import jax
 import numpy as np
 import pytest
 import toys
+from failed_array import FailedArray
 
+from eap_jax import ablation
 from eap_jax.ablation import cut_losses
 from eap_jax.graph import edge_mask, reader_names, writer_names
 from eap_jax.sharding import make_mesh, place_batch, place_parameters
@@ -138,3 +140,12 @@ def test_no_edges_are_no_effects():
     batch = toys.batch_of(texts)
     found = cut_losses(params, batch, [], config=toys.MAIN)
     assert found.effects(batch.weights_BJ).shape == (len(texts), 0)
+
+
+def test_a_cut_whose_allocation_failed_ends_in_its_error(monkeypatch):
+    config = toys.ZOO[TOYS[0]].config
+    texts = toys.random_texts(config)
+    failed = FailedArray(1, len(texts), max(len(text.answer) for text in texts))
+    monkeypatch.setattr(ablation, "losses_at_head", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED"):
+        ablated(config, toys.random_params(config), texts)

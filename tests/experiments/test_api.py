@@ -7,14 +7,23 @@ import pytest
 import scipy.stats
 import toys
 import xarray as xr
+from failed_array import FailedArray
 
+from eap_jax import parameters
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import attribute
 from eap_jax.batching import Text, pad_into_batches
+from eap_jax.decoding import ladder
+from eap_jax.generation import Sampling, generate
 from eap_jax.graph import edge_mask, num_edges, reader_names, writer_names
+from eap_jax.sharding import make_mesh
+from eap_jax.slots import cache_slots
+from experiments import api
 from experiments.api import compare, load
 from experiments.errors import InputError
+from experiments.responses.tokenization import stop_tokens
 from experiments.statistics.metrics import METRICS
+from experiments.study.footprint import Placed, decode_needs, weight_bytes
 
 QUESTION = "Question: Hugo has {} coins. Hugo buys {}. How many coins does Hugo have?\nAnswer:"
 TEXTS = [
@@ -212,6 +221,35 @@ def test_greedy_answers_are_transformers(model, torch):
     assert model.generate([]) == []
 
 
+def test_answers_of_rows_that_the_memory_has_room_for_are_those_of_all_together_from_one_copy(
+    model, monkeypatch
+):
+    """With room for a few rows beside both copies of the weights, as many are decoded together."""
+    prompts = [QUESTION.format(number, 5) for number in range(12)]
+    sizes = {"max_new_tokens": 24}
+    ids = [model.tokenizer(prompt)["input_ids"] for prompt in prompts]
+    sampling = Sampling(**sizes, stop_tokens=stop_tokens(model.directory))
+    plain = generate(model.checkpoint.params, ids, config=model.config, sampling=sampling)
+    expected = [model.tokenizer.decode(answer, skip_special_tokens=True) for answer in plain]
+    asked = []
+
+    def spied(*args, rows, **named):
+        asked.append(rows)
+        return generate(*args, rows=rows, **named)
+
+    monkeypatch.setattr(api, "generate_tokens", spied)
+    assert model.generate(prompts, **sizes) == expected
+    one = Placed(config=model.config, dtype="float32", mesh=make_mesh(""))
+    slots = cache_slots(ladder(max(map(len, ids))), 24)
+    decode = decode_needs(one, rows=4, slots=slots).total
+    usable = int(decode / 0.95) + weight_bytes(one) + 1
+    monkeypatch.setattr(api, "usable_on", lambda _: usable)
+    monkeypatch.setattr(parameters, "_cut", lambda _: pytest.fail("the weights are copied again"))
+    assert model.generate(prompts, **sizes) == expected
+    assert asked[0] == 12
+    assert 1 <= asked[1] <= 4
+
+
 def test_two_models_are_compared_as_the_study_compares_them(scores):
     base = load("tiny_grpo:base").attribute(TEXTS)
     table = compare(base, scores)
@@ -264,3 +302,9 @@ def test_a_wrong_argument_is_one_line(model, call, message):
 def test_a_dtype_that_scores_are_not_computed_in_is_refused():
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         load("tiny_grpo:rl", dtype="float16")
+
+
+def test_a_circuit_whose_allocation_failed_ends_in_its_error(model, monkeypatch):
+    monkeypatch.setattr(api, "circuit_losses", lambda *_, **__: FailedArray(1, 1))
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED"):
+        model.circuit([([1, 2], [3])], ["input -> logits"])

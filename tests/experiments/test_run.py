@@ -3,6 +3,7 @@
 import json
 import random
 import shutil
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -103,6 +104,31 @@ def test_another_number_of_questions_is_refused_before_any_answer(processes, unb
     (error,) = [line for line in done.stderr if line.startswith("error: ")]
     assert "questions.number: expected 60, found 48" in error
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+@pytest.mark.parametrize("name", ["results_tiny_grpo_arithmetic_rl_cut0.3", "effects_base"])
+def test_a_saved_file_that_claims_terabytes_ends_a_run_in_one_line_that_names_it(
+    processes, unbroken, tmp_path, name
+):
+    """Under a limit of address space, so an allocation of the claim could not succeed."""
+    _, expected = unbroken
+    shutil.copytree(expected, tmp_path / "tiny_grpo")
+    path = tmp_path / "tiny_grpo" / "arithmetic" / "cut0.3" / f"{name}.npz"
+    with np.load(path) as saved:
+        dtypes = {key: saved[key].dtype.str for key in saved.files}
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, dtype in dtypes.items():
+            header = {"descr": dtype, "fortran_order": False, "shape": (2**20, 2**20, 2**10)}
+            with archive.open(f"{key}.npy", "w") as file:
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(bytes(64))
+    argv = (f"--workdir={tmp_path}", *FLAGS)
+    done = processes.run("experiments.run", *argv, room=int(1.5 * 2**30))
+    assert done.code == 1, done
+    (error,) = [line for line in done.stderr if line.startswith("error: ")]
+    assert str(path) in error
+    assert "its header claims 4,503,599,627,370,496 bytes" in error
+    assert not any("Traceback" in line for line in done.stderr)
 
 
 def test_a_run_that_failed_before_its_first_answer_binds_nobody_to_its_settings(

@@ -193,6 +193,17 @@ def test_pairs_without_a_registered_shape_are_refused():
         gpu_compile.study_of("tiny_grpo", "", "float32")
 
 
+def test_a_wrong_pair_is_named_before_the_compiler_is_looked_for(monkeypatch):
+    """Whoever mistypes a name need not install the compiler to learn it."""
+    monkeypatch.setattr(cuda_plugin, "is_installed", lambda: False)
+    given = types.SimpleNamespace(
+        preset="gpu", compile_for="h100:2", mesh="", pair="tiny_grpo", numerics="float32", layers=1
+    )
+    monkeypatch.setattr(bench.flags, "FLAGS", given)
+    with pytest.raises(InputError, match="pair: expected one of .*found 'tiny_grpo'"):
+        bench.main(None)
+
+
 @pytest.mark.parametrize("layers", [1, 32, 40])
 def test_another_depth_keeps_the_windows(layers):
     found = gpu_programs.of_depth(SHAPES["mistral"], layers)

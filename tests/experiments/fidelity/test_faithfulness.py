@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import toys
+from failed_array import FailedArray
 from hf_folder import write_toy
 from saved_study import rows
 from toy_study import scores
@@ -218,3 +219,12 @@ def test_samples_are_drawn_by_the_seed():
     assert set(found) < set(range(100))
     assert found != faithfulness.chosen_rows(100, 20, 1)
     assert faithfulness.chosen_rows(5, 8, 0) == list(range(5))
+
+
+@pytest.mark.parametrize("name", ["circuit_losses", "mean_writes"])
+def test_a_circuit_whose_allocation_failed_ends_in_its_error(tmp_path, monkeypatch, name):
+    opened, cell = prepared(tmp_path)
+    monkeypatch.setattr(faithfulness, name, lambda *_, **__: FailedArray(1, 1))
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED"):
+        faithfulness.measure_faithfulness(opened, cell, "base")
+    assert not faithfulness.faithfulness_path(cell).exists()

@@ -3,10 +3,11 @@
 import pytest
 import toys
 
+from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.batching import Text
 from eap_jax.sharding import make_mesh
 from experiments.scoring import memory
-from experiments.study.footprint import Placed, Scored, attribution_needs
+from experiments.study.footprint import Placed, Scored, attribution_needs, streamed_needs
 from experiments.study.plan import head_logits
 
 TOY = toys.ZOO["grouped, q/k/v biases, theta 1e6"].config
@@ -78,3 +79,21 @@ def test_the_branch_estimator_needs_room_for_its_copies_and_fills_what_was_plann
     assert [found.together(padded) for padded in found.batches] == [1024 // (3 * 64)]
     plain = memory.fitting_batches(model, TEXTS[:3], batch_tokens=1024, cuts=())
     assert [plain.together(padded) for padded in plain.batches] == [1]
+
+
+def test_streamed_batches_are_halved_where_the_plan_fills_the_memory(monkeypatch):
+    model, kept = Placed(config=TOY, dtype="float32", mesh=make_mesh("")), 2**10
+
+    def needs(rows):
+        batch = Scored(rows=rows, length=64, targets=8, most_logits=HEAD_LOGITS[False], remat=True)
+        return streamed_needs(model, batch, kept).total
+
+    for rows in (16, 8, 4, 2, 1):
+        monkeypatch.setattr(memory, "usable_on", lambda _, rows=rows: int(needs(rows) / 0.95) + 1)
+        found = memory.streamed_batches(model, TEXTS, batch_tokens=1024, cuts=(), kept_bytes=kept)
+        assert {padded.batch.tokens_BT.shape for padded in found.batches} == {(rows, 64)}
+        assert (found.most_tokens, found.shortage) == (rows * 64, None)
+    monkeypatch.setattr(memory, "usable_on", lambda _: needs(1) - 1)
+    found = memory.streamed_batches(model, TEXTS, batch_tokens=1024, cuts=(), kept_bytes=kept)
+    assert found.most_tokens == 64
+    assert found.shortage.startswith("scores of 1 x 64 tokens need ")

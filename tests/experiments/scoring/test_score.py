@@ -127,6 +127,27 @@ def test_batches_that_do_not_fit_go_on_in_halves_from_where_they_were(
         score_texts(model, texts, batch_tokens=10_000, **settings)
 
 
+def test_texts_that_the_plan_has_no_room_for_are_scored_all_the_same_after_one_line(
+    model, texts, single, monkeypatch, capfd
+):
+    """Two kinds of score of one run: the second does not say it again."""
+    monkeypatch.setattr(memory, "usable_on", lambda _: 2**16)
+    settings = {"cuts": CUTS, "numerics": "float32", "mesh": make_mesh(), "batch_tokens": 40}
+    first = iter((True, False))
+    for description in ("one", "other"):
+        found = score_texts(
+            model,
+            texts,
+            **settings,
+            description=description,
+            first_warning=lambda: next(first),
+        )
+        check(found, single)
+    (line,) = [line for line in capfd.readouterr().out.splitlines() if "warning" in line]
+    assert line.startswith("one: warning: scores of ")
+    assert line.endswith("MB of 0.1; the run goes on")
+
+
 def test_without_cuts_all_targets_count_and_the_bar_shows_rate_and_time(
     model, texts, single, capfd
 ):

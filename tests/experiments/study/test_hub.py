@@ -154,7 +154,7 @@ def hub(monkeypatch, tmp_path):
     found = SimpleNamespace(answer=None, asked=0)
     address = f"http://127.0.0.1:{server.server_port}"
     api = huggingface_hub.HfApi(endpoint=address)
-    for name in ("model_info", "snapshot_download"):
+    for name in ("model_info", "snapshot_download", "hf_hub_download"):
         monkeypatch.setattr(huggingface_hub, name, getattr(api, name))
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
@@ -175,17 +175,26 @@ def hub(monkeypatch, tmp_path):
         ((503, None), ("answered 503",)),
     ],
 )
-def test_a_refusal_is_asked_for_once_and_says_what_to_do(hub, answer, said):
+@pytest.mark.parametrize("find", [local_checkpoint, config_folder])
+def test_a_refusal_is_asked_for_once_and_says_what_to_do(hub, answer, said, find):
     hub.answer = answer
     begin = time.perf_counter()
     with pytest.raises(InputError) as caught:
-        local_checkpoint("somebody/some-model@step-9", advice="pass DIR")
+        find("somebody/some-model@step-9")
     assert (hub.asked, time.perf_counter() - begin < 5) == (1, True), caught.value
     message = str(caught.value)
     assert message.startswith("checkpoint somebody/some-model@step-9: ")
-    assert message.endswith("pass DIR")
+    assert message.endswith("pass a local directory")
     for words in said:
         assert words in message
+
+
+def test_a_configuration_that_was_downloaded_serves_while_the_hub_refuses(hub, tmp_path):
+    cached = _cache(tmp_path, ["config.json"])
+    hub.answer = (503, None)
+    begin = time.perf_counter()
+    assert config_folder("somebody/some-model") == cached
+    assert (hub.asked, time.perf_counter() - begin < 5) == (1, True)
 
 
 def _cache(root: Path, files: list[str]) -> Path:

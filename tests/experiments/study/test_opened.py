@@ -15,6 +15,7 @@ import toys
 from converters.convert import to_orbax
 from eap_jax.parameters import separate_layers
 from experiments.errors import InputError
+from experiments.study import opened as opened_module
 from experiments.study.opened import open_study
 from experiments.study.pairs import pair_of
 from experiments.study.rule import Rule
@@ -94,3 +95,18 @@ def test_a_tokenizer_that_differs_is_said_and_another_spelling_of_it_is_not(tmp_
     message = refusal(tmp_path / "one", tmp_path / "other")
     assert "identical" in message
     assert "only tokenizer files differ (tokenizer_config.json, merges.txt)" in message
+
+
+def test_a_study_that_does_not_fit_is_opened_after_one_line_that_says_what_would(
+    opened, monkeypatch
+):
+    study, said = opened[0].study, []
+    monkeypatch.setattr(opened_module, "usable_on", lambda _: 10**6)
+    found = open_study(study, said.append)
+    (line,) = [line for line in said if "warning" in line]
+    assert line.startswith("warning: the plan does not fit, the run goes on: base: answers need ")
+    assert " MB of 1.0; " in line
+    assert "would fit" in line
+    assert "\n" not in line
+    stages = ("answers", "scores", "answers", "scores", "scores")
+    assert [found.first_warning(stage) for stage in stages] == [True, True, False, False, False]

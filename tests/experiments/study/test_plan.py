@@ -2,11 +2,12 @@
 
 import pytest
 
+from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.sharding import abstract_mesh
 from experiments.study.cards import CARDS
-from experiments.study.footprint import Placed
+from experiments.study.footprint import Placed, Scored, streamed_needs
 from experiments.study.pairs import SHAPES
-from experiments.study.plan import plan_answers, plan_scores, room_for
+from experiments.study.plan import plan_answers, plan_scores, plan_streamed, room_for, shortage
 
 H100 = CARDS["h100"].usable_bytes
 
@@ -69,3 +70,25 @@ def test_activations_are_kept_while_half_a_batch_fits():
     assert choice(63.7) == (8, False)
     assert choice(44) == (4, False)
     assert choice(40) == (8, True)
+
+
+def test_streamed_batches_are_halved_until_they_fit_and_no_further():
+    """deepseek_math in float32, texts of 512 tokens; the limit is set between two sizes."""
+    model, common = placed("deepseek_math", dtype="float32"), {"length": 512, "targets": 256}
+
+    def needs(rows: int) -> int:
+        batch = Scored(rows=rows, most_logits=HEAD_LOGITS[False], **common)
+        return streamed_needs(model, batch, 2**30).total
+
+    assert needs(8) > needs(4) > needs(2) > needs(1)
+    for rows, fits in ((8, True), (4, True), (2, True), (1, True), (1, False)):
+        usable = int(needs(rows) / 0.95) + 1 if fits else needs(1) - 1
+        found = plan_streamed(model, usable, **common, most_tokens=4096, kept_bytes=2**30)
+        assert (found.batch.rows, found.batch_tokens, found.fits) == (rows, rows * 512, fits)
+        assert found.needs.total == needs(rows)
+
+
+def test_a_shortage_is_said_in_units_that_show_it():
+    assert shortage("answers", 57_090_000_000, 20_000_000_000) == "answers need 57.1 GB of 20.0"
+    assert shortage("scores", 35_260_000, 20_000_000) == "scores need 35.3 MB of 20.0"
+    assert shortage("scores", 2_500_000_000, 20_000_000) == "scores need 2,500.0 MB of 20.0"
