@@ -29,50 +29,56 @@ def first_change(points: Sequence[Point]) -> str:
         )
     first = min(found.values())
     now = [name for name, step in found.items() if step == first]
-    later = {name: step for name, step in found.items() if step > first}
     if len(now) > 1:
-        text = (
-            f"Cannot tell what changes first: by step {first}, the first of {_count(steps)} where "
-            f"anything has changed clearly, {_listed([_short(points, name) for name in now])} have"
+        place = f"the first of {_count(steps)}"
+        if first > steps[0]:
+            place += " where anything has"
+        names, count = (
+            _listed([_short(points, name) for name in now]),
+            "both" if len(now) == 2 else "all",
         )
-    else:
-        clear = _clear(points, now[0], first)
-        changes = "; ".join(
-            f"{point.trend}{_size(point)}{_alpha(points, point)}" for point in clear
+        return (
+            f"Cannot tell what changes first: {names} have {count} changed clearly by step {first}, "
+            f"{place}."
         )
-        text = f"{_short(points, now[0])} changes first: at step {first} it {changes}"
-        text = text[0].upper() + text[1:]
-    if later:
-        names = [f"{_short(points, name)} (step {step})" for name, step in later.items()]
-        text += f"; later {_listed(names)}"
-    return f"{text}."
+    changes = "; ".join(
+        f"{point.trend}{_size(point)}{_alpha(points, point)}"
+        for point in _clear(points, now[0], first)
+    )
+    text = f"{_short(points, now[0])} changes first: at step {first} it {changes}."
+    return text[0].upper() + text[1:]
 
 
-def lasting(points: Sequence[Point]) -> str:
-    """One sentence: which metrics' changes stand in every view, and from which step on.
+def later_changes(points: Sequence[Point]) -> str:
+    """What comes after it, each with its first step, and which changes stand in every view.
 
-    From that step to the last, at some alpha the same for all, each view has the same clear sign.
+    The latter are those where, at some alpha, from that step to the last, every view has the same
+    clear sign.
     """
+    found = _first_steps(points)
+    first = min(found.values(), default=0)
+    later = {name: step for name, step in found.items() if step > first}
+    text = ""
+    if later:
+        text = f"Clear later: {_listed(_at(points, later, 'step'))}. "
     last = max(point.step for point in points)
-    found: dict[str, int] = {}
+    standing: dict[str, int] = {}
     published = [point for point in points if point.view == "published"]
     for series in _grouped(published, "measure", "dataset", "choice").values():
         since = None
         for point in sorted(series, key=lambda point: point.step, reverse=True):
             way = point.trend if since is None else since.trend
-            if not point.everywhere or point.trend != way:
+            if not point.everywhere or point.trend != way or (since is None and point.step < last):
                 break
             since = point
         if since is not None:
             name = _name(since)
-            found[name] = min(found.get(name, since.step), since.step)
-    if not found:
-        return f"At step {last} no metric's change stands in every view."
-    names = [
-        f"{_short(points, name)} (from step {step} on)" if step < last else _short(points, name)
-        for name, step in sorted(found.items(), key=lambda item: item[1])
-    ]
-    return f"At step {last} these changes stand in every view: {_listed(names)}."
+            standing[name] = min(standing.get(name, since.step), since.step)
+    if not standing:
+        return f"{text}At step {last} no metric's change stands in every view."
+    by_step = dict(sorted(standing.items(), key=lambda item: item[1]))
+    names = _listed(_at(points, by_step, "since step"))
+    return f"{text}At step {last}, in every view: {names}."
 
 
 def along_csv(points: Sequence[Point]) -> str:
@@ -102,7 +108,7 @@ def along_json(name: str, points: Sequence[Point]) -> Mapping[str, Any]:
         "along": name,
         "steps": sorted({point.step for point in points}),
         "first": first_change(points),
-        "lasting": lasting(points),
+        "later": later_changes(points),
         "first_changes": [
             {
                 "measure": point.measure, "dataset": point.dataset, "alpha": point.choice,
@@ -160,6 +166,10 @@ def _size(point: Point) -> str:
 def _alpha(points: Sequence[Point], point: Point) -> str:
     several = len({p.choice for p in points if p.choice}) > 1
     return f" (alpha {point.choice})" if several and point.choice else ""
+
+
+def _at(points: Sequence[Point], steps: Mapping[str, int], word: str) -> list[str]:
+    return [f"{_short(points, name)} ({word} {step})" for name, step in steps.items()]
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -50,7 +50,7 @@ class Training:
 
     name: str
     first: str
-    lasting: str
+    later: str
     figure: Figure
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from experiments import store
 from experiments.report.along import along_points
 from experiments.report.along_figure import along_figure
-from experiments.report.along_words import along_csv, along_json, first_change, lasting
+from experiments.report.along_words import along_csv, along_json, first_change, later_changes
 from experiments.report.control_words import control_csv
 from experiments.report.exports import write_edges, write_tables
 from experiments.report.figures import cell_figures, figure_file, write_figures
@@ -117,5 +117,8 @@ def _write_along(workdir: Path, study: StudyResult, along: Along) -> Training:
     figure = along_figure(points)
     write_figures({"along_training": figure}, workdir / "figures")
     return Training(
-        name=along.name, first=first_change(points), lasting=lasting(points), figure=figure
+        name=along.name,
+        first=first_change(points),
+        later=later_changes(points),
+        figure=figure,
     )
