@@ -22,7 +22,7 @@ from converters.binary import run_main
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.gguf_folder import write_companions
-from converters.hf_config import read_config
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.save import copy_companions, write_safetensors
 from converters.staging import check_room, staged
@@ -37,9 +37,10 @@ def to_orbax(source: Path, output: Path) -> None:
     if orbax.is_orbax(source):
         raise CheckpointError(f"{source}: is a converted checkpoint already; --to_hf converts back")
     config = read_config(source)
-    table = mapping.table(config)
+    family = read_family(source)
+    table = mapping.table(config, family)
     with open_weights(source) as reader, staged(output) as staging:
-        mapping.check_complete(config, reader, source)
+        mapping.check_complete(config, reader, source, family)
         check_room(output, _bytes_of(table, reader))
         _add_companions(source, staging, reader)
         groups = collections.defaultdict(list)
@@ -67,24 +68,24 @@ def to_hf(source: Path, output: Path) -> None:
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
     orbax.check_layers(source, config)
-    table = mapping.table(config)
+    table = mapping.table(config, read_family(source))
+    held: dict[int | None, dict] = {}  # one layer, or the ends
 
-    def tensors():
-        held: tuple[int | None, dict] = (-1, {})
-        for entry in _progress(table, "tensor"):
-            if entry.layer != held[0]:
-                if entry.layer is None:
-                    group = orbax.load_ends(source, config)
-                else:
-                    group = orbax.load_block(source, config, entry.layer)
-                held = entry.layer, group
-            yield entry.hf_name, held[1][entry.name].reshape(entry.hf_shape)
+    def value_of(entry: mapping.Entry):
+        if entry.layer not in held:
+            held.clear()
+            if entry.layer is None:
+                held[None] = orbax.load_ends(source, config)
+            else:
+                held[entry.layer] = orbax.load_block(source, config, entry.layer)
+        return held[entry.layer][entry.name]
 
     size = sum(file.stat().st_size for file in source.rglob("*") if file.is_file())
     with staged(output) as staging:
         check_room(output, size)
         copy_companions(source, staging)
-        write_safetensors(staging, tensors(), size)
+        tensors = mapping.hf_tensors(_progress(table, "tensor"), value_of)
+        write_safetensors(staging, tensors, size)
 
 
 def _gguf_to_hf(source: Path, output: Path) -> None:
@@ -111,7 +112,7 @@ def _add_companions(source: Path, staging: Path, reader) -> None:
 
 
 def _bytes_of(table, reader) -> int:
-    names = [entry.hf_name for entry in table]
+    names = {entry.hf_name for entry in table}
     return sum(math.prod(reader.shape(name)) * reader.dtype(name).itemsize for name in names)
 
 

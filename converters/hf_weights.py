@@ -162,17 +162,23 @@ class SafetensorsReader(_Reader):
             )
         return DTYPES[code]
 
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
+    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """A tensor's numbers in order, some at a time; each piece is valid until the next one.
+
+        Args:
+          name: of the tensor.
+          start: place of the first number.
+          count: how many; None: to the end.
 
         Raises:
           CheckpointError: the file ends early.
         """
-        count, dtype = math.prod(self.shape(name)), self.dtype(name)
+        count = math.prod(self.shape(name)) - start if count is None else count
+        dtype = self.dtype(name)
         # One small buffer for all: fresh pages for a large one cost more than reading them.
         buffer = np.empty(min(count, PIECE), dtype)
         with self.file_of(name).open("rb", buffering=0) as file:
-            file.seek(self._offsets[self._place[name]][name])
+            file.seek(self._offsets[self._place[name]][name] + start * dtype.itemsize)
             for first in range(0, count, PIECE):
                 piece = buffer[: count - first]
                 unread = memoryview(piece.view(np.uint8))
@@ -244,9 +250,11 @@ class TorchReader(_Reader):
             )
         return known[code]
 
-    def pieces(self, name: str) -> Iterator[np.ndarray]:
-        """A tensor's numbers in one piece; bfloat16 travels as its bits, which both know."""
+    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
+        """A tensor's numbers in one piece, all or `count` from `start` on; bfloat16 travels as its
+        bits, which both know."""
         tensor = self._tensor(name).detach().contiguous().reshape(-1)
+        tensor = tensor[start : None if count is None else start + count]
         if tensor.dtype == self._torch.bfloat16:
             yield tensor.view(self._torch.int16).numpy().view(ml_dtypes.bfloat16)
         else:

@@ -14,7 +14,7 @@ from converters import checkpoint as orbax
 from converters import mapping
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
-from converters.hf_config import read_config
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import parameter_axes, parameter_shapes
@@ -95,8 +95,9 @@ def checkpoint_dtype(path: str | Path) -> str:
     if orbax.is_orbax(path):
         return orbax.saved_dtype(path, "embed").name
     with open_weights(path) as reader:
-        mapping.check_complete(config, reader, path)
-        (entry,) = (entry for entry in mapping.table(config) if entry.name == "embed")
+        family = read_family(path)
+        mapping.check_complete(config, reader, path, family)
+        (entry,) = (entry for entry in mapping.table(config, family) if entry.name == "embed")
         return reader.dtype(entry.hf_name).name
 
 
@@ -122,10 +123,11 @@ def checkpoint_hash(path: str | Path) -> str:
 
 def _hf_groups(path: Path, config: ModelConfig):
     """(layer or None, tensors) of a Hugging Face checkpoint, one group in memory at a time."""
+    family = read_family(path)
     with open_weights(path) as reader:
-        mapping.check_complete(config, reader, path)
+        mapping.check_complete(config, reader, path, family)
         groups = collections.defaultdict(list)
-        for entry in mapping.table(config):
+        for entry in mapping.table(config, family):
             groups[entry.layer].append(entry)
         for layer, entries in groups.items():
             for entry in entries:

@@ -13,6 +13,7 @@ import safetensors.numpy
 
 from converters import mapping
 from converters.errors import CheckpointError
+from converters.families import FAMILIES
 from converters.hf_config import to_hf_config
 from converters.hf_weights import write_index
 from converters.staging import staged
@@ -46,15 +47,16 @@ def save_hf(
     """
     data = to_hf_config(config, architecture=architecture, dtype=dtype, extra=extra)
 
-    def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for entry in mapping.table(config):
-            leaf = params[entry.name] if entry.layer is None else params["blocks"][entry.name]
-            leaf = leaf if entry.layer is None else leaf[entry.layer]
-            yield entry.hf_name, np.asarray(leaf).astype(jnp.dtype(dtype)).reshape(entry.hf_shape)
+    def value_of(entry: mapping.Entry) -> np.ndarray:
+        leaf = params[entry.name] if entry.layer is None else params["blocks"][entry.name]
+        leaf = leaf if entry.layer is None else leaf[entry.layer]
+        return np.asarray(leaf).astype(jnp.dtype(dtype))
+
+    tensors = mapping.hf_tensors(mapping.table(config, FAMILIES[architecture]), value_of)
 
     with staged(directory) as staging:
         (staging / "config.json").write_text(json.dumps(data, indent=2) + "\n")
-        write_safetensors(staging, tensors(), sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
+        write_safetensors(staging, tensors, sum(leaf.nbytes for leaf in jax.tree.leaves(params)))
 
 
 def write_safetensors(directory: Path, tensors: Iterator, total_bytes: int) -> None:

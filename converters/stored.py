@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from converters import checkpoint as orbax
 from converters import mapping
-from converters.hf_config import read_config
+from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.pieces import assemble
 from eap_jax.parameters import block_axes
@@ -39,8 +39,9 @@ class StoredWeights:
             orbax.check_layers(path, self.config)
         else:
             self._reader = open_weights(path).__enter__()
-            mapping.check_complete(self.config, self._reader, path)
-            for entry in mapping.table(self.config):
+            family = read_family(path)
+            mapping.check_complete(self.config, self._reader, path, family)
+            for entry in mapping.table(self.config, family):
                 self._entries[entry.layer][entry.name] = entry
 
     def __enter__(self) -> "StoredWeights":

@@ -2,7 +2,8 @@
 
 What to import, one module a line; importing the package itself loads none of them.
 
-  config        ModelConfig, RopeScaling: the shape of a model
+  config        ModelConfig: the shape of a model, and what differs from family to family
+  rope          RopeScaling, frequencies: rotary frequencies and how they are stretched
   transformer   Transformer, Taps, init_parameters: forward pass that shows every read and write
   objective     Batch, self_entropy: texts with their targets, and the loss
   batching      Text, pad_into_batches, in_order: texts to batches, and results back in their order
@@ -15,15 +16,16 @@ What to import, one module a line; importing the package itself loads none of th
   ablation      cut_losses: what cutting an edge really does to the loss
   streamed_ablation  cut_losses_streamed: the same, layer by layer
   circuit       circuit_losses: the loss when only some edges are kept
+  streamed_circuit  circuit_losses_streamed: the same, layer by layer
   metrics       intensity, complexity, kurtosis, diversity, output_entropy: measures of a stack of
                 score matrices (numpy and scipy only)
   sharding      make_mesh, place_parameters, place_batch, layout: several devices
   parameters    parameter_axes, parameter_shapes: names and shapes of the parameter tree
   axes          AXES: what each axis letter means
 
-Inside these: attention (attend), layers (rms_norm, linear), block (Block, Layer: one layer in four
-stages), backward (block_gradients), steps (forward_step, backward_step: the attribution pass cut at
-its layers), writes (contract: the buffer of all writes), decoding (prefill, decode: the compiled
-programs of generation), slots (Slots: a batch at work), checks (check_array: assertions on
-arguments).
+Inside these: attention (attend), layers (rms_norm, linear), places (Places, Kind: where tokens sit,
+and how layers differ), block (Block, Layer: one layer in four stages), backward (block_gradients),
+steps (forward_step, backward_step: the attribution pass cut at its layers), writes (contract: the
+buffer of all writes), decoding (prefill, decode: the compiled programs of generation), slots (Slots:
+a batch at work), checks (check_array: assertions on arguments).
 """

@@ -18,13 +18,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from eap_jax.block import READS, Block, Places
+from eap_jax.block import READS, Block
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.transformer import embed, unembed, windows
+from eap_jax.places import Kind, Places
+from eap_jax.sharding import gathered
+from eap_jax.transformer import embed, unembed
 
 Edge = tuple[int, int]
+
+# What a run costs beside its texts, in tokens: the weights are read once.
+_TOKENS_OF_A_RUN = 64
 
 
 @flax.struct.dataclass
@@ -80,8 +85,11 @@ def cut_losses(
         params, batch, texts.last_BTD[None], config=config, objective=objective
     )[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
-    together = max(1, rows // batch.tokens_BT.shape[0])
-    for layer, places in _by_layer(edges, config.num_layers):
+    by_layer = _by_layer(edges, config.num_layers)
+    together = _together(
+        [len(places) for _, places in by_layer], max(1, rows // len(batch.tokens_BT)), batch
+    )
+    for layer, places in by_layer:
         for first in range(0, len(places), together):
             part = places[first : first + together]
             # Always as many, so that one program serves all; the last ones are repeated.
@@ -95,10 +103,24 @@ def cut_losses(
             losses_EBJ = losses_at_head(
                 params, batch, last_EBTD, config=config, objective=objective
             )
-            cut_EBJ[part] = np.asarray(losses_EBJ)[: len(part)]
+            cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
-    return CutLosses(whole_BJ=np.asarray(whole_BJ), cut_EBJ=cut_EBJ)
+    return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)
+
+
+def _together(counts: Sequence[int], most: int, batch: Batch) -> int:
+    """How many cuts run at once: one number for all layers, so that one program serves them.
+
+    A layer's last run is filled up with copies, so a number far above the layers' own counts wastes
+    most of the work, and a small one reads the weights too often.
+    """
+    tokens = batch.tokens_BT.size
+    work = {
+        cuts: sum(-(-count // cuts) for count in counts) * (cuts * tokens + _TOKENS_OF_A_RUN)
+        for cuts in range(1, most + 1)
+    }
+    return min(work, key=lambda cuts: (work[cuts], -cuts))
 
 
 def check_edges(edges: Sequence[Edge], config: ModelConfig) -> None:
@@ -139,18 +161,19 @@ def _by_layer(edges: Sequence[Edge], num_layers: int) -> list[tuple[int, list[in
 
 @functools.partial(jax.jit, static_argnames=("config",))
 def _run(params: dict, batch: Batch, config: ModelConfig) -> _Texts:
-    places = Places.of_texts(config, batch.tokens_BT.shape[1])
-    input_BTD = embed(params, batch.tokens_BT)
+    length = batch.tokens_BT.shape[1]
+    places = Places.of_texts(config.for_length(length), length)
+    input_BTD = embed(config, params, batch.tokens_BT)
 
     def layer(stream_BTD, layer):
-        block_params, window = layer
+        block_params, kind = layer
         after_BTD, (writes_2BTD, _) = Block(config).apply(
-            {"params": block_params}, stream_BTD, places, window
+            {"params": block_params}, stream_BTD, places, kind
         )
         return after_BTD, (stream_BTD, writes_2BTD)
 
     last_BTD, (streams_LBTD, writes_L2BTD) = jax.lax.scan(
-        layer, input_BTD, (params["blocks"], windows(config))
+        layer, input_BTD, (params["blocks"], Kind.stacked(config))
     )
     writes_WBTD = jnp.concatenate([input_BTD[None], writes_L2BTD.reshape(-1, *input_BTD.shape)])
     return _Texts(streams_LBTD, last_BTD, writes_WBTD)
@@ -163,20 +186,19 @@ def _resume(
     """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`."""
     stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
     cuts, (_, length, width) = len(writers_E), stream_BTD.shape
-    places = Places.of_texts(config, length)
+    places = Places.of_texts(config.for_length(length), length)
     taken_EBTD = -share * texts.writes_WBTD[writers_E]
     chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_EBTD.dtype)
     taps_4BTD = (chosen_4E[:, :, None, None, None] * taken_EBTD).reshape(
         len(READS), -1, length, width
     )
-    layer_windows = windows(config)
+    kinds = Kind.stacked(config)
 
     def layer(number, stream_BTD):
         block_params = jax.tree.map(lambda leaf: leaf[number], params["blocks"])
-        window = None if layer_windows is None else layer_windows[number]
         here = jnp.where(number == first, 1, 0).astype(taps_4BTD.dtype)
         after_BTD, _ = Block(config).apply(
-            {"params": block_params}, stream_BTD, places, window, here * taps_4BTD
+            {"params": block_params}, stream_BTD, places, kinds.of(number), here * taps_4BTD
         )
         return after_BTD
 

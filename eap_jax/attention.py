@@ -8,6 +8,7 @@ With places first, as in `jax.nn.dot_product_attention`, each product copies its
 and backward, and each decoding step copies the whole cache.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -15,11 +16,29 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from eap_jax.layers import softcap
+
 # A text's queries attend in groups of at least so many, and at most so many groups. A GPU compiles for
 # two to three seconds a group, since every group has its own shapes, and computes them in no time.
 _GROUPS = {"cpu": (64, 16), "default": (512, 4)}
 # Logit of a key that is not seen: its softmax weight is 0, and the number cannot overflow.
 _UNSEEN = -0.7 * float(jnp.finfo(jnp.float32).max)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LogitRule:
+    """How attention's logits are made of products of queries and keys.
+
+    Attributes:
+      scale: multiplies the products; None: 1 / sqrt(H).
+      softcap: c of c * tanh(x / c) on the scaled products, or None.
+    """
+
+    scale: float | None = None
+    softcap: float | None = None
+
+
+PLAIN = LogitRule()
 
 
 def visible(
@@ -75,7 +94,13 @@ def _logits_back(kept, cotangent_BKQS):
 _logits.defvjp(_logits_kept, _logits_back)
 
 
-def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Array) -> jax.Array:
+def attend(
+    q_BNTH: jax.Array,
+    k_BKSH: jax.Array,
+    v_BKSH: jax.Array,
+    seen: jax.Array,
+    rule: LogitRule = PLAIN,
+) -> jax.Array:
     """softmax(q k^T / sqrt(H)) v, each group of N/K query heads sharing one key/value head.
 
     Args:
@@ -83,6 +108,7 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
       k_BKSH: rotated keys.
       v_BKSH: values.
       seen: [B or 1, 1, T, S] bool from `visible`.
+      rule: another scale than 1 / sqrt(H), or a soft cap.
 
     Returns:
       [B, N, T, H] in the queries' dtype; logits and softmax are float32. A query that sees no key
@@ -93,9 +119,10 @@ def attend(q_BNTH: jax.Array, k_BKSH: jax.Array, v_BKSH: jax.Array, seen: jax.Ar
     # Q: the queries of all heads of a group, one after the other, so keys are never repeated.
     q_BKQH = q_BNTH.reshape(rows, -1, group * length, size)
     seen = jnp.tile(seen, (1, 1, group, 1))
-    logits = _logits(q_BKQH, k_BKSH) / math.sqrt(size)
+    products = _logits(q_BKQH, k_BKSH)
+    scaled = products / math.sqrt(size) if rule.scale is None else products * rule.scale
     # Finite, so that a query without keys has a finite softmax and gradient.
-    logits = jnp.where(seen, logits, _UNSEEN)
+    logits = jnp.where(seen, softcap(scaled, rule.softcap), _UNSEEN)
     weights = jax.nn.softmax(logits, axis=-1).astype(v_BKSH.dtype)
     return jnp.einsum("BKQS,BKSH->BKQH", weights, v_BKSH).reshape(q_BNTH.shape)
 
@@ -115,6 +142,7 @@ def attend_text(
     v_BKTH: jax.Array,
     window: jax.Array | int | None = None,
     start_B: jax.Array | None = None,
+    rule: LogitRule = PLAIN,
 ) -> jax.Array:
     """`attend` for whole texts in slots from 0 on, a group of queries at a time.
 
@@ -125,25 +153,26 @@ def attend_text(
     Args:
       q_BNTH, k_BKTH, v_BKTH: queries, keys and values of all T places.
       window, start_B: see `visible`.
+      rule: see `attend`.
 
     Returns:
       [B, N, T, H] in the queries' dtype.
     """
-    return _attend_text((q_BNTH, k_BKTH, v_BKTH), (window, start_B))
+    return _attend_text(rule, (q_BNTH, k_BKTH, v_BKTH), (window, start_B))
 
 
-@jax.custom_vjp
-def _attend_text(heads, places):
-    return _by_device(_in_groups, heads, places)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attend_text(rule, heads, places):
+    return _by_device(functools.partial(_in_groups, rule), heads, places)
 
 
-def _attend_text_kept(heads, places):
-    return _attend_text(heads, places), (heads, places)
+def _attend_text_kept(rule, heads, places):
+    return _attend_text(rule, heads, places), (heads, places)
 
 
-def _attend_text_back(kept, cotangent_BNTH):
+def _attend_text_back(rule, kept, cotangent_BNTH):
     def pull(groups, heads, places, cotangent_BNTH):
-        attended = functools.partial(_in_groups, groups, places=places)
+        attended = functools.partial(_in_groups, rule, groups, places=places)
         return jax.vjp(attended, heads)[1](cotangent_BNTH)
 
     return *_by_device(pull, *kept, cotangent_BNTH), None
@@ -159,7 +188,7 @@ def _by_device(function: Callable, *args):
     return jax.lax.platform_dependent(*args, **choices)
 
 
-def _in_groups(groups: tuple[int, int], heads, places) -> jax.Array:
+def _in_groups(rule: LogitRule, groups: tuple[int, int], heads, places) -> jax.Array:
     (q_BNTH, k_BKTH, v_BKTH), (window, start_B) = heads, places
     length = q_BNTH.shape[2]
     group = _group(length, *groups)
@@ -168,5 +197,5 @@ def _in_groups(groups: tuple[int, int], heads, places) -> jax.Array:
         end = min(first + group, length)
         seen = visible(slots_T[first:end], slots_T[:end], window=window, start_B=start_B)
         queries, keys, values = q_BNTH[:, :, first:end], k_BKTH[:, :, :end], v_BKTH[:, :, :end]
-        mixed.append(attend(queries, keys, values, seen))
+        mixed.append(attend(queries, keys, values, seen, rule))
     return jnp.concatenate(mixed, axis=2)

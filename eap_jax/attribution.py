@@ -22,10 +22,11 @@ import jax.numpy as jnp
 
 from eap_jax.block import Layer
 from eap_jax.branch import branch_head, branch_step
-from eap_jax.checks import check_array, check_losses, check_parameters
+from eap_jax.checks import check_array, check_losses, check_parameters, config_of_losses
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, single_writer_edges
 from eap_jax.objective import Batch, Objective, self_entropy
+from eap_jax.places import Kind
 from eap_jax.sharding import Layout
 from eap_jax.steps import (
     Attribution,
@@ -38,7 +39,6 @@ from eap_jax.steps import (
     head_step,
     start,
 )
-from eap_jax.transformer import windows
 
 # Logits held at once by the output head unless the caller knows the device's memory: without and
 # with remat, 64 and 16 MiB of float32.
@@ -172,6 +172,7 @@ def attribute_prefixes(
     """
     check_parameters(params, config)
     check_losses(batch, weights_ABJ, lengths)
+    config = config_of_losses(config, batch.tokens_BT.shape[1], lengths)
 
     work = Work(batch=batch, weights_ABJ=tuple(weights_ABJ), lengths=lengths)
     program = HeadProgram(
@@ -181,7 +182,7 @@ def attribute_prefixes(
         layout=layout,
     )
     layers = Layer(
-        params=params["blocks"], number=jnp.arange(config.num_layers), window=windows(config)
+        params=params["blocks"], number=jnp.arange(config.num_layers), kind=Kind.stacked(config)
     )
 
     def forward(state, layer):

@@ -10,9 +10,10 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Activations, Block, Layer, Places
+from eap_jax.block import Activations, Block, Layer
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective
+from eap_jax.places import Places
 from eap_jax.transformer import unembed
 
 
@@ -38,11 +39,13 @@ def block_gradients(
     """
     places = Places.of_texts(config, grad_BTD.shape[1])
     stage = functools.partial(Block(config).apply, {"params": layer.params})
-    attention_in = functools.partial(stage, places=places, method=Block.attention_in)
+    attention_in = functools.partial(
+        stage, places=places, kind=layer.kind, method=Block.attention_in
+    )
     mlp_in = functools.partial(stage, method=Block.mlp_in)
 
     def attention_out(q, k, v):
-        return stage(q, k, v, places, layer.window, method=Block.attention_out)
+        return stage(q, k, v, places, layer.kind, method=Block.attention_out)
 
     stream_BTD = kept.stream_BTD if isinstance(kept, Activations) else kept
     middle_BTD = stream_BTD + attention_BTD

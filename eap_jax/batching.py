@@ -9,6 +9,7 @@ into the order of the texts.
 """
 
 import dataclasses
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -54,6 +55,7 @@ def pad_into_batches(
     multiple: int = 1,
     cuts: tuple[int, ...] = (),
     most_padding: float = 0.1,
+    longest: int | None = None,
 ) -> list[PaddedBatch]:
     """Batches of all texts.
 
@@ -64,7 +66,19 @@ def pad_into_batches(
       multiple: the number of rows is a multiple of this (the ways of the mesh's data axis).
       cuts: numbers of targets that count, one a loss; none: all targets, one loss.
       most_padding: share of the padded tokens, in [0, 1), for which no further shape is made.
+      longest: tokens of the longest text that the model computes as it does shorter ones
+        (`ModelConfig.longest_text`), or None; no batch is padded beyond.
+
+    Raises:
+      ValueError: a text is longer than that. Beyond it a text's rotary frequencies depend on its
+        length, so texts of different lengths cannot share a batch, nor a text its losses.
     """
+    for number, text in enumerate(texts):
+        if longest is not None and len(text.tokens) > longest:
+            raise ValueError(
+                f"text {number}: expected at most {longest} tokens, beyond which the model's rotary "
+                f"frequencies depend on a text's length, found {len(text.tokens)}"
+            )
     num_targets = max(len(text.targets) for text in texts)
     cuts = cuts or (num_targets,)
     # The longest come first: the empty rows of the last batch are short, and a batch that is too
@@ -72,7 +86,9 @@ def pad_into_batches(
     order = sorted(range(len(texts)), key=lambda index: (-len(texts[index].tokens), index))
     lengths = [len(texts[index].tokens) for index in order]
     batches = []
+    most_width = math.inf if longest is None else longest
     for group in _groups(lengths, batch_tokens, multiple, most_padding):
+        width = min(group.width, most_width)
         members = order[group.first : group.end]
         ends = [
             max(len(texts[i].tokens) - max(0, len(texts[i].targets) - cut) for i in members)
@@ -80,9 +96,9 @@ def pad_into_batches(
         ]
         shape = _Shape(
             rows=group.rows,
-            width=group.width,
+            width=width,
             targets=num_targets,
-            lengths=tuple(min(group.width, padded_length(end)) for end in ends),
+            lengths=tuple(min(width, padded_length(end)) for end in ends),
         )
         batches += [
             _pad(texts, members[first : first + group.rows], cuts, shape)

@@ -12,7 +12,8 @@ branch the two are the same number.
 It is attribution's pass with another step for each layer (`branch_step` for `steps.backward_step`)
 and another head. A layer's branches run forward once for each of the writers before it, so beside
 the pass it costs about W/2 forward passes (W = 1 + 2L) without output head, and W heads on the loss
-positions. The write is linear in v, so that column needs no attention of its own.
+positions. Where writes are not normalised they are linear in v, and that column needs no attention of
+its own.
 
 A column's scores do not add up to zero: that sum says nothing about them.
 """
@@ -23,8 +24,9 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.backward import map_targets
-from eap_jax.block import Block, Layer, Places
+from eap_jax.block import Block, Layer
 from eap_jax.config import ModelConfig
+from eap_jax.places import Places
 from eap_jax.sharding import Layout
 from eap_jax.steps import (
     Head,
@@ -62,7 +64,7 @@ def branch_step(
     writes_BWTD, kept = passed.writes_BWTD, passed.kept
     rows, writers, length, _ = writes_BWTD.shape
     together = min(together, writers)
-    places = Places.of_texts(config, length)
+    places, kind = Places.of_texts(config, length), layer.kind
     block = Block(config).bind({"params": layer.params})
 
     def write_of(place):
@@ -71,17 +73,19 @@ def branch_step(
     attention_BTD, mlp_BTD = (write_of(1 + 2 * layer.number + place) for place in range(2))
     if kept is None:
         stream_BTD = whole(layout, stream_before(writes_BWTD, layer.number))
-        heads = block.attention_in(stream_BTD, stream_BTD, stream_BTD, places)
+        heads = block.attention_in(stream_BTD, stream_BTD, stream_BTD, places, kind)
     else:
         stream_BTD, heads = kept.stream_BTD, (kept.q_BNTH, kept.k_BKTH, kept.v_BKTH)
     middle_BTD = stream_BTD + attention_BTD
+    # A norm of the write makes it depend on its own size.
+    linear_in_v = config.norm_position == "pre"
 
     def at_writes(grad_BTD, reads_B4TD):
         """Gradients with respect to the values, the attention's write and the MLP's, all T."""
         beyond = ((0, 0), (0, length - grad_BTD.shape[1]), (0, 0))
         attention = jnp.pad(grad_BTD + reads_B4TD[:, 3], beyond)
         _, pull = jax.vjp(
-            lambda v: block.attention_out(heads[0], heads[1], v, places, layer.window), heads[2]
+            lambda v: block.attention_out(heads[0], heads[1], v, places, kind), heads[2]
         )
         return pull(attention)[0], attention, jnp.pad(grad_BTD, beyond)
 
@@ -96,12 +100,14 @@ def branch_step(
         taken_BTD = jax.lax.dynamic_slice_in_dim(writes_BWTD, first, together, 1)
         taken_BTD = whole(layout, taken_BTD.reshape(-1, *taken_BTD.shape[2:]))
         read_BTD = copies(stream_BTD) - taken_BTD
-        q, k, v = block.attention_in(read_BTD, read_BTD, read_BTD, places)
+        q, k, v = block.attention_in(read_BTD, read_BTD, read_BTD, places, kind)
         q_whole, k_whole, v_whole = map(copies, heads)
         outcomes = (
-            (block.attention_out(q, k_whole, v_whole, places, layer.window), attention_BTD, 1),
-            (block.attention_out(q_whole, k, v_whole, places, layer.window), attention_BTD, 1),
-            (v, heads[2], 0),
+            (block.attention_out(q, k_whole, v_whole, places, kind), attention_BTD, 1),
+            (block.attention_out(q_whole, k, v_whole, places, kind), attention_BTD, 1),
+            (v, heads[2], 0)
+            if linear_in_v
+            else (block.attention_out(q_whole, k_whole, v, places, kind), attention_BTD, 1),
             (block.mlp_out(*block.mlp_in(copies(middle_BTD) - taken_BTD)), mlp_BTD, 2),
         )
         found = [

@@ -87,6 +87,21 @@ def check_named(
             check_array(f"{where}[{name!r}]", params[name], axes, jnp.floating, **sizes)
 
 
+def config_of_losses(config: ModelConfig, width: int, lengths: Sequence[int]) -> ModelConfig:
+    """The model as it is for texts of `width` tokens (`ModelConfig.for_length`).
+
+    Raises:
+      ValueError: a loss on shorter texts would need other rotary frequencies.
+    """
+    found = config.for_length(width)
+    if any(config.for_length(length) != found for length in lengths):
+        raise ValueError(
+            f"lengths: the rotary frequencies of texts of more than {config.longest_text} tokens "
+            f"depend on their length; expected {width} for every loss, found {tuple(lengths)}"
+        )
+    return found
+
+
 def check_losses(batch: Batch, weights_ABJ: Sequence[jax.Array], lengths: Sequence[int]) -> None:
     """Assert that a batch's arrays fit each other, and the losses the batch.
 

@@ -22,11 +22,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import READS, Block, Layer, Places
+from eap_jax.block import READS, Block, Layer
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import Batch, Objective, self_entropy
-from eap_jax.transformer import embed, unembed, windows
+from eap_jax.places import Kind, Places
+from eap_jax.transformer import embed, unembed
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -78,19 +79,19 @@ def circuit_losses(
     Raises:
       ValueError: an array has another shape.
     """
-    input_BTD = embed(params, batch.tokens_BT)
+    input_BTD = embed(config, params, batch.tokens_BT)
     reads_L, last = circuit_reads(input_BTD, kept_BWR, means_WD, config=config)
 
     def layer(writes_BWTD, layer):
-        block_params, window, number, reads = layer
-        here = Layer(params=block_params, number=number, window=window)
+        block_params, kind, number, reads = layer
+        here = Layer(params=block_params, number=number, kind=kind)
         return circuit_layer(config, here, writes_BWTD, reads), None
 
     numbers_L = jnp.arange(config.num_layers)
     writes_BWTD, _ = jax.lax.scan(
         layer,
         first_writes(input_BTD, config.num_layers),
-        (params["blocks"], windows(config), numbers_L, reads_L),
+        (params["blocks"], Kind.stacked(config), numbers_L, reads_L),
     )
     return circuit_head(params, batch, writes_BWTD, last, config=config, objective=objective)
 
@@ -148,7 +149,8 @@ def circuit_layer(
     config: ModelConfig, layer: Layer, writes_BWTD: jax.Array, reads: Reads
 ) -> jax.Array:
     """The writes with those of one layer, whose four readers read as `reads` says."""
-    places = Places.of_texts(config, writes_BWTD.shape[2])
+    length = writes_BWTD.shape[2]
+    places = Places.of_texts(config.for_length(length), length)
 
     def stage(method, *args):
         return Block(config).apply({"params": layer.params}, *args, method=method)
@@ -157,8 +159,8 @@ def circuit_layer(
         return jax.lax.dynamic_update_slice_in_dim(writes_BWTD, write_BTD[:, None], place, axis=1)
 
     of_attention = [reads.of(writes_BWTD, number) for number in range(len(READS) - 1)]
-    heads = stage(Block.attention_in, *of_attention, places)
-    attention_BTD = stage(Block.attention_out, *heads, places, layer.window)
+    heads = stage(Block.attention_in, *of_attention, places, layer.kind)
+    attention_BTD = stage(Block.attention_out, *heads, places, layer.kind)
     writes_BWTD = put(writes_BWTD, attention_BTD, 1 + 2 * layer.number)
     of_mlp_BTD = reads.of(writes_BWTD, len(READS) - 1)
     mlp_BTD = stage(Block.mlp_out, *stage(Block.mlp_in, of_mlp_BTD))
@@ -192,18 +194,19 @@ def mean_writes(params: dict, batch: Batch, *, config: ModelConfig) -> jax.Array
     Returns:
       [B, 1+2L, D] float32, NaN for a row of padding. What a circuit takes is its mean over texts.
     """
-    places = Places.of_texts(config, batch.tokens_BT.shape[1])
+    length = batch.tokens_BT.shape[1]
+    places = Places.of_texts(config.for_length(length), length)
     share_BT = token_shares(batch)
-    input_BTD = embed(params, batch.tokens_BT)
+    input_BTD = embed(config, params, batch.tokens_BT)
 
     def layer(stream_BTD, layer):
-        block_params, window = layer
+        block_params, kind = layer
         after_BTD, (writes_2BTD, _) = Block(config).apply(
-            {"params": block_params}, stream_BTD, places, window
+            {"params": block_params}, stream_BTD, places, kind
         )
         return after_BTD, mean_of(writes_2BTD, share_BT)
 
-    _, means_L2BD = jax.lax.scan(layer, input_BTD, (params["blocks"], windows(config)))
+    _, means_L2BD = jax.lax.scan(layer, input_BTD, (params["blocks"], Kind.stacked(config)))
     means_WBD = jnp.concatenate(
         [mean_of(input_BTD[None], share_BT), means_L2BD.reshape(-1, *means_L2BD.shape[2:])]
     )

@@ -15,8 +15,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Block, Cache, Places
+from eap_jax.block import Block, Cache
 from eap_jax.config import ModelConfig
+from eap_jax.places import Kind, Places
 from eap_jax.sampling import Sampling, choose, stops
 from eap_jax.sharding import DecodingLayout
 from eap_jax.transformer import Transformer
@@ -244,11 +245,10 @@ def _extend(
     ends = {name: leaf for name, leaf in layers.items() if name != "blocks"}
     model = functools.partial(Transformer(config).apply, {"params": ends})
     stream_BTD = model(tokens_BT, method=Transformer.embed)
-    windows = config.layer_windows or (None,) * config.num_layers
     grown = []
-    for block_params, cache, window in zip(layers["blocks"], caches, windows, strict=True):
+    for block_params, cache, kind in zip(layers["blocks"], caches, Kind.each(config), strict=True):
         stream_BTD, cache = Block(config).apply(
-            {"params": block_params}, stream_BTD, places, cache, window, method=Block.extend
+            {"params": block_params}, stream_BTD, places, cache, kind, method=Block.extend
         )
         grown.append(cache)
     return model(stream_BTD[:, -1], method=Transformer.unembed), tuple(grown)

@@ -11,6 +11,7 @@ for equally likely tokens within rounding).
 """
 
 import functools
+import math
 from collections import deque
 from collections.abc import Iterator, Sequence
 
@@ -80,7 +81,9 @@ def finished(
       sampling: how to choose tokens and when to stop.
       key: a PRNG key for all, or an array of one key a prompt; needed unless greedy.
       rows: prompts decoded together, or None for all; rounded up to a multiple of the data axis.
-      limits: most new tokens of each prompt, or None for `sampling.max_new_tokens`.
+      limits: most new tokens of each prompt, or None for `sampling.max_new_tokens`. A prompt and its
+        answer together are no longer than `config.longest_text`: beyond it a new token would change
+        the rotary frequencies of all before it.
 
     Yields:
       (place of the prompt, token ids of its response without the prompt, ending with a stop token
@@ -96,6 +99,7 @@ def finished(
     else:
         check_parameters(params, config)
     _check_prompts(prompts, config)
+    longest = math.inf if config.longest_text is None else config.longest_text
     if key is None and sampling.temperature > 0:
         raise ValueError("sampling with a temperature needs a key")
     count = len(prompts)
@@ -119,7 +123,9 @@ def finished(
         Prompt(
             number=number,
             tokens=prompts[number],
-            limit=limits[number] if limits is not None else most,
+            limit=min(
+                limits[number] if limits is not None else most, longest - len(prompts[number])
+            ),
             key=data_P[number],
         )
         for number in order
@@ -203,6 +209,11 @@ def _check_prompts(prompts: Sequence[Sequence[int]], config: ModelConfig) -> Non
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise ValueError(f"prompt {number}: expected at least one token")
+        if config.longest_text is not None and len(prompt) >= config.longest_text:
+            raise ValueError(
+                f"prompt {number}: expected fewer than {config.longest_text} tokens, beyond which "
+                f"the model's rotary frequencies depend on a text's length, found {len(prompt)}"
+            )
         if min(prompt) < 0 or max(prompt) >= config.vocab_size:
             raise ValueError(
                 f"prompt {number}: expected token ids below {config.vocab_size}, found "

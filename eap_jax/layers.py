@@ -1,69 +1,39 @@
-"""RMSNorm, rotary embedding, the MLP's activation, and the product with a weight matrix.
+"""RMSNorm, rotary embedding, the MLP's activation, soft caps, and the product with a weight matrix.
 
 Cast order follows transformers' Llama: norm statistics and rotary angles are float32, the result is
 cast to the activations' dtype and then multiplied by the weight.
 """
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-
-from eap_jax.config import ModelConfig
 
 # A product of at most this many rows has the weight as its first operand, see `linear`.
 _FEW_ROWS = 128
 
 
-def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float) -> jax.Array:
-    """Root-mean-square normalisation, x / sqrt(mean(x^2) + eps) * scale (Zhang & Sennrich 2019).
+def rms_norm(x: jax.Array, scale_D: jax.Array, eps: float, offset: float = 0.0) -> jax.Array:
+    """Root-mean-square normalisation, x / sqrt(mean(x^2) + eps) * (offset + scale) (Zhang & Sennrich
+    2019).
 
     Args:
       x: [..., D], any float dtype.
       scale_D: [D] learned gain.
       eps: added to the mean square.
+      offset: added to the gain; where there is one, the product with the gain is float32 too, as in
+        transformers' Gemma.
 
     Returns:
       [..., D] in x's dtype; the statistics are float32.
     """
     x32 = x.astype(jnp.float32)
     mean_square = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-    return (x32 * jax.lax.rsqrt(mean_square + eps)).astype(x.dtype) * scale_D.astype(x.dtype)
-
-
-def rotary_frequencies(config: ModelConfig) -> np.ndarray:
-    """Angular frequencies of the rotary embedding, [H/2] float32, radians a position.
-
-    theta^(-2i/H) (Su et al. 2021), stretched by `config.rope_scaling` as transformers does.
-    """
-    exponents = np.arange(0, config.head_dim, 2, dtype=np.float32) / np.float32(config.head_dim)
-    frequencies = (1.0 / np.float32(config.rope_theta) ** exponents).astype(np.float32)
-    scaling = config.rope_scaling
-    if scaling is None:
-        return frequencies
-    if scaling.kind == "linear":
-        return (frequencies / scaling.factor).astype(np.float32)
-    # llama3: rotations over the original context decide between kept, blended and divided.
-    rotations = scaling.original_context * frequencies / (2 * math.pi)
-    low, high = scaling.low_freq_factor, scaling.high_freq_factor
-    kept = np.clip((rotations - low) / (high - low), 0, 1)
-    return ((1 - kept) * frequencies / scaling.factor + kept * frequencies).astype(np.float32)
-
-
-def rotary_tables(config: ModelConfig, positions: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Cosine and sine of the rotary angles.
-
-    Args:
-      config: the model.
-      positions: [...] whole numbers, position of each token in its text.
-
-    Returns:
-      cos, sin: each [..., H] float32, the two halves repeated (transformers' layout).
-    """
-    angles = positions.astype(jnp.float32)[..., None] * rotary_frequencies(config)
-    angles = jnp.concatenate([angles, angles], axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
+    normal = x32 * jax.lax.rsqrt(mean_square + eps)
+    if offset:
+        return (normal * (offset + scale_D.astype(jnp.float32))).astype(x.dtype)
+    return normal.astype(x.dtype) * scale_D.astype(x.dtype)
 
 
 def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
@@ -71,20 +41,42 @@ def rotate(x: jax.Array, cos: jax.Array, sin: jax.Array) -> jax.Array:
 
     Args:
       x: [..., heads, T, H].
-      cos, sin: [..., T, H] from `rotary_tables`, cast to x's dtype as transformers does.
+      cos, sin: [..., T, H] from `places.rotary_tables`, cast to x's dtype as transformers does; if
+        they are smaller than a head, its last numbers stay as they are.
 
     Returns:
       x rotated, same shape and dtype.
     """
     cos = cos[..., None, :, :].astype(x.dtype)
     sin = sin[..., None, :, :].astype(x.dtype)
+    rest = None
+    if cos.shape[-1] != x.shape[-1]:
+        x, rest = jnp.split(x, [cos.shape[-1]], axis=-1)
     first, second = jnp.split(x, 2, axis=-1)
-    return x * cos + jnp.concatenate([-second, first], axis=-1) * sin
+    rotated = x * cos + jnp.concatenate([-second, first], axis=-1) * sin
+    return rotated if rest is None else jnp.concatenate([rotated, rest], axis=-1)
 
 
-def gated(gate: jax.Array, up: jax.Array) -> jax.Array:
-    """SiLU-gated activation of the MLP, silu(gate) * up (Shazeer 2020). Any shape."""
-    return jax.nn.silu(gate) * up
+_ACTIVATIONS = {
+    "silu": jax.nn.silu,
+    "gelu_tanh": functools.partial(jax.nn.gelu, approximate=True),
+    "gelu": functools.partial(jax.nn.gelu, approximate=False),
+}
+
+
+def gated(gate: jax.Array, up: jax.Array, activation: str = "silu") -> jax.Array:
+    """Gated activation of the MLP, activation(gate) * up (Shazeer 2020). Any shape."""
+    return _ACTIVATIONS[activation](gate) * up
+
+
+def times(x: jax.Array, factor: float) -> jax.Array:
+    """x times a constant, in x's dtype; the product is float32, as torch's is. 1 costs nothing."""
+    return x if factor == 1 else (x.astype(jnp.float32) * factor).astype(x.dtype)
+
+
+def softcap(x: jax.Array, cap: float | None) -> jax.Array:
+    """cap * tanh(x / cap), or x itself without a cap (Gemma 2). Any shape."""
+    return x if cap is None else cap * jnp.tanh(x / cap)
 
 
 def linear(x: jax.Array, weight_OI: jax.Array) -> jax.Array:

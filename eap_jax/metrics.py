@@ -124,14 +124,21 @@ def entropy_of_strengths_per_sample(
     return scipy.stats.entropy(shares_nE, axis=1)
 
 
-def column_sum_residual(scores_nWR: np.ndarray) -> float:
+def column_sum_residual(scores_nWR: np.ndarray, readers_R: np.ndarray | None = None) -> float:
     """Health of the scores: sum over columns of |column sum| / sum of |score|, 0 at best.
 
     The writers before a reader sum to what it reads, and RMSNorm does not change with its input's
     scale, so each column sums to zero up to the norm's epsilon and rounding. About 1e-6 in float32
     and 3e-3 in bfloat16; a missing, doubled or misplaced writer gives a value of order 1. NaN if
     every score is zero.
+
+    Args:
+      scores_nWR: score matrices.
+      readers_R: bool, columns that are looked at: those of `ModelConfig.raw_reads` say nothing.
+        None: all.
     """
+    if readers_R is not None:
+        scores_nWR = np.asarray(scores_nWR)[:, :, readers_R]
     entries_nE = _entries(scores_nWR, None)
     total = np.abs(entries_nE).sum()
     if total == 0:

@@ -17,6 +17,13 @@ def block_axes(config: ModelConfig) -> dict[str, str]:
         "attention_norm": "D", "q": "NHD", "k": "KHD", "v": "KHD", "o": "DNH",
         "mlp_norm": "D", "gate": "FD", "up": "FD", "down": "DF",
     }  # fmt: skip
+    if config.norm_position == "post":
+        del axes["attention_norm"], axes["mlp_norm"]
+    if config.norm_position != "pre":
+        axes |= {"attention_post_norm": "D", "mlp_post_norm": "D"}
+    if config.qk_norm is not None:
+        full = config.qk_norm == "full"
+        axes |= {"q_norm": "NH" if full else "H", "k_norm": "KH" if full else "H"}
     if config.qkv_bias:
         axes |= {"q_bias": "NH", "k_bias": "KH", "v_bias": "KH"}
     if config.output_bias:

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from eap_jax.backward import at_positions, block_gradients, head_gradients
-from eap_jax.block import Activations, Block, Layer, Places
+from eap_jax.block import Activations, Block, Layer
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, edge_mask
 from eap_jax.objective import Batch, Objective
+from eap_jax.places import Places
 from eap_jax.sharding import Layout
 from eap_jax.transformer import embed
 from eap_jax.writes import apart, contract, stream_before, whole
@@ -127,7 +128,7 @@ def start(config: ModelConfig, layout: Layout | None, ends: dict, tokens_BT: jax
     A GPU multiplies numbers of 16 bits in eights; the compiler would copy the buffer in each layer to
     fill up the writers. So then there are some more of them, which stay 0; `finish` drops them.
     """
-    input_BTD = embed(ends, tokens_BT)
+    input_BTD = embed(config, ends, tokens_BT)
     rows, length, width = input_BTD.shape
     writers = buffered_writers(config.num_layers, input_BTD.dtype.itemsize)
     writes_BWTD = jnp.zeros((rows, writers, length, width), input_BTD.dtype)
@@ -149,7 +150,7 @@ def forward_step(
     """The state after a layer, and the layer's activations."""
     places = Places.of_texts(config, state.stream_BTD.shape[1])
     stream_BTD, (writes_2BTD, activations) = Block(config).apply(
-        {"params": layer.params}, state.stream_BTD, places, layer.window
+        {"params": layer.params}, state.stream_BTD, places, layer.kind
     )
     writes_BWTD = state.writes_BWTD
     # One by one: as a pair, whose axis comes first, they would make a GPU's buffer have writers first.

@@ -13,12 +13,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from eap_jax.ablation import CutLosses, Edge, check_edges, losses_at_head
-from eap_jax.block import READS, Block, Places
+from eap_jax.block import READS, Block
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.parameters import head_name
+from eap_jax.places import Kind, Places
+from eap_jax.sharding import gathered
 from eap_jax.streaming import Weights
-from eap_jax.transformer import embed, windows
+from eap_jax.transformer import embed
 
 
 def cut_losses_streamed(
@@ -88,16 +90,16 @@ def _read_once(
     A part's cuts go through a layer together from the first of their readers' layers on; a cut whose
     reader comes later follows the whole model until there.
     """
-    stream_BTD = _embed(weights.ends(("embed",)), batch.tokens_BT)
+    stream_BTD = _embed(config, weights.ends(("embed",)), batch.tokens_BT)
     writes = [stream_BTD]
     starts = [min(reader for _, reader in part) // len(READS) for part in parts]
     streams: list[jax.Array | None] = [None] * len(parts)
-    window_of = windows(config)
+    kinds = Kind.stacked(config)
     numbers = range(config.num_layers)
     for number, params in zip(numbers, weights.blocks(numbers), strict=True):
-        window = None if window_of is None else window_of[number]
+        kind = kinds.of(number)
         before_BTD = stream_BTD
-        stream_BTD, writes_2BTD = _block(config, params, stream_BTD, window, None)
+        stream_BTD, writes_2BTD = _block(config, params, stream_BTD, kind, None)
         writes += list(writes_2BTD)
         for place, part in enumerate(parts):
             if starts[place] > number:
@@ -105,7 +107,7 @@ def _read_once(
             if streams[place] is None:
                 streams[place] = jnp.tile(before_BTD, (len(part), 1, 1))
             taps_4BTD = _taps(writes, part, number)
-            streams[place], _ = _block(config, params, streams[place], window, taps_4BTD)
+            streams[place], _ = _block(config, params, streams[place], kind, taps_4BTD)
         jax.block_until_ready((stream_BTD, streams))  # before the next layer is in memory too
     del params
     ends = weights.ends(("final_norm", head_name(config)))
@@ -123,9 +125,9 @@ def _read_once(
         losses = losses_at_head(
             ends, batch, last_EBTD - jnp.stack(taken), config=config, objective=objective
         )
-        found.append(np.asarray(losses))
+        found.append(gathered(losses))
     whole = losses_at_head(ends, batch, stream_BTD[None], config=config, objective=objective)
-    return np.asarray(whole)[0], found
+    return gathered(whole)[0], found
 
 
 def _taps(writes: Sequence[jax.Array], part: Sequence[Edge], number: int) -> jax.Array:
@@ -141,14 +143,15 @@ def _taps(writes: Sequence[jax.Array], part: Sequence[Edge], number: int) -> jax
     return jnp.stack([jnp.concatenate(of_read) for of_read in taps])
 
 
-_embed = jax.jit(embed)
+_embed = jax.jit(embed, static_argnames="config")
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
-def _block(config: ModelConfig, params: dict, stream_BTD, window, taps_4BTD):
+def _block(config: ModelConfig, params: dict, stream_BTD, kind: Kind, taps_4BTD):
     """One layer: the stream after it, and its two writes."""
-    places = Places.of_texts(config, stream_BTD.shape[1])
+    length = stream_BTD.shape[1]
+    places = Places.of_texts(config.for_length(length), length)
     after_BTD, (writes_2BTD, _) = Block(config).apply(
-        {"params": params}, stream_BTD, places, window, taps_4BTD
+        {"params": params}, stream_BTD, places, kind, taps_4BTD
     )
     return after_BTD, writes_2BTD

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 import numpy as np
 
-from eap_jax.block import Block, Layer, Places
+from eap_jax.block import Block, Layer
 from eap_jax.circuit import (
     circuit_head,
     circuit_layer,
@@ -22,8 +22,9 @@ from eap_jax.circuit import (
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.parameters import head_name
+from eap_jax.places import Kind, Places
 from eap_jax.streaming import Weights
-from eap_jax.transformer import embed, windows
+from eap_jax.transformer import embed
 
 
 def circuit_losses_streamed(
@@ -56,7 +57,7 @@ def circuit_losses_streamed(
     for first in range(0, len(circuits), together):
         part = circuits[first : first + together]
         ends = weights.ends(("embed",))
-        input_BTD = _embed(ends, batch.tokens_BT)
+        input_BTD = _embed(config, ends, batch.tokens_BT)
         del ends
         reads = [
             circuit_reads(
@@ -88,7 +89,7 @@ def mean_writes_streamed(
 ) -> list[np.ndarray]:
     """`mean_writes` of several batches, [B, 1+2L, D] each, from one reading of the weights."""
     ends = weights.ends(("embed",))
-    streams = [_embed(ends, batch.tokens_BT) for batch in batches]
+    streams = [_embed(config, ends, batch.tokens_BT) for batch in batches]
     del ends
     shares = [token_shares(batch) for batch in batches]
     means = [
@@ -104,13 +105,12 @@ def mean_writes_streamed(
 
 
 def _layers(weights: Weights, config: ModelConfig) -> Iterator[Layer]:
-    window_of, numbers = windows(config), range(config.num_layers)
+    kinds, numbers = Kind.stacked(config), range(config.num_layers)
     for number, params in zip(numbers, weights.blocks(numbers), strict=True):
-        window = None if window_of is None else window_of[number]
-        yield Layer(params=params, number=number, window=window)
+        yield Layer(params=params, number=number, kind=kinds.of(number))
 
 
-_embed = jax.jit(embed)
+_embed = jax.jit(embed, static_argnames="config")
 _circuit_layer = jax.jit(circuit_layer, static_argnames=("config",), donate_argnames="writes_BWTD")
 _circuit_head = jax.jit(circuit_head, static_argnames=("config", "objective"))
 
@@ -118,8 +118,9 @@ _circuit_head = jax.jit(circuit_head, static_argnames=("config", "objective"))
 @functools.partial(jax.jit, static_argnames=("config",))
 def _whole_layer(config: ModelConfig, layer: Layer, stream_BTD, share_BT):
     """The stream after a layer of the whole model, and the means [2, B, D] of its writes."""
-    places = Places.of_texts(config, stream_BTD.shape[1])
+    length = stream_BTD.shape[1]
+    places = Places.of_texts(config.for_length(length), length)
     after_BTD, (writes_2BTD, _) = Block(config).apply(
-        {"params": layer.params}, stream_BTD, places, layer.window
+        {"params": layer.params}, stream_BTD, places, layer.kind
     )
     return after_BTD, mean_of(writes_2BTD, share_BT)

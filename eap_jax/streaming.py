@@ -15,11 +15,12 @@ import jax.numpy as jnp
 
 from eap_jax.attribution import HEAD_LOGITS, Estimator, method
 from eap_jax.block import Layer
-from eap_jax.checks import check_losses, check_named
+from eap_jax.checks import check_losses, check_named, config_of_losses
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
 from eap_jax.objective import Objective, self_entropy
 from eap_jax.parameters import block_axes, end_axes, head_name
+from eap_jax.places import Kind
 from eap_jax.steps import (
     Attribution,
     HeadProgram,
@@ -29,7 +30,6 @@ from eap_jax.steps import (
     forward_step,
     start,
 )
-from eap_jax.transformer import windows
 
 
 class Weights(Protocol):
@@ -70,27 +70,28 @@ def attribute_streamed(
     Raises:
       ValueError: see `attribution.attribute_prefixes`; parameters are looked at as they are read.
     """
+    configs = []
     for item in work:
         check_losses(item.batch, item.weights_ABJ, item.lengths)
+        configs.append(config_of_losses(config, item.batch.tokens_BT.shape[1], item.lengths))
     declared = end_axes(config)
     ends = weights.ends(("embed",))
     check_named("embedding", ends, {"embed": declared["embed"]}, config)
     states = [_start(config, None, ends, item.batch.tokens_BT) for item in work]
     del ends
     kept = [[None] * config.num_layers for _ in work]
-    window_of = windows(config)
+    kinds = Kind.stacked(config)
     numbers = range(config.num_layers)
     first_kept = 0 if keep_layers is None else config.num_layers - keep_layers
 
     def read(order: Sequence[int]) -> Iterator[Layer]:
         for number, params in zip(order, weights.blocks(order), strict=True):
             check_named(f"layer {number}", params, block_axes(config), config)
-            window = None if window_of is None else window_of[number]
-            yield Layer(params=params, number=number, window=window)
+            yield Layer(params=params, number=number, kind=kinds.of(number))
 
     for layer in read(numbers):
         for index, state in enumerate(states):
-            states[index], activations = _forward(config, None, layer, state)
+            states[index], activations = _forward(configs[index], None, layer, state)
             if layer.number >= first_kept:
                 kept[index][layer.number] = activations
             del activations
@@ -115,7 +116,7 @@ def attribute_streamed(
         for index in range(len(work)):
             passed = Passed(writes_BWTD=writes[index], kept=kept[index][layer.number])
             grads[index], scores[index][layer.number] = backward(
-                config, None, layer, passed, grads[index]
+                configs[index], None, layer, passed, grads[index]
             )
             del passed
             kept[index][layer.number] = None

@@ -1,9 +1,11 @@
-"""Llama-shaped transformer in Flax Linen that shows every residual read and write.
+"""Decoder-only transformer in Flax Linen that shows every residual read and write.
 
     stream = embed[tokens]
     for each layer:  a = attention(norm(stream));  stream = stream + a
                      m = mlp(norm(stream));        stream = stream + m
     logits = head(norm(stream))
+
+That is Llama; where other families put norms, multipliers and caps, `ModelConfig` says.
 
 `taps` in, `writes` out: a tap is added to what one branch reads, never to the skip path, so the
 gradient at taps = 0 is the branch-read gradient of edge attribution and tap = -write removes one
@@ -17,11 +19,12 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Block, Places, matrix_init
+from eap_jax.block import Block, matrix_init, norm_init
 from eap_jax.checks import check_array
 from eap_jax.config import ModelConfig
-from eap_jax.layers import linear, rms_norm
+from eap_jax.layers import linear, rms_norm, softcap
 from eap_jax.parameters import axis_sizes, end_axes, head_name
+from eap_jax.places import Kind, Places
 
 
 @flax.struct.dataclass
@@ -90,7 +93,7 @@ class Transformer(nn.Module):
     def setup(self):
         sizes = axis_sizes(self.config)
         for name, letters in end_axes(self.config).items():
-            init = nn.initializers.ones if name.endswith("norm") else matrix_init
+            init = norm_init(self.config) if name.endswith("norm") else matrix_init
             shape = tuple(sizes[letter] for letter in letters)
             setattr(self, "p_" + name, self.param(name, init, shape, jnp.float32))
         block = nn.remat(Block, prevent_cse=not self.scan) if self.remat else Block
@@ -105,11 +108,11 @@ class Transformer(nn.Module):
 
     def embed(self, tokens_BT: jax.Array) -> jax.Array:
         """Token embeddings [B, T, D], the first write."""
-        return embed({"embed": self.p_embed}, tokens_BT)
+        return embed(self.config, {"embed": self.p_embed}, tokens_BT)
 
     def run_blocks(self, stream_BTD: jax.Array, places: Places, taps_L4BTD=None):
         """All layers: (last stream [B, T, D], (writes [L, 2, B, T, D], `Activations` with L first))."""
-        return self.blocks(stream_BTD, places, windows(self.config), taps_L4BTD)
+        return self.blocks(stream_BTD, places, Kind.stacked(self.config), taps_L4BTD)
 
     def unembed(self, stream: jax.Array) -> jax.Array:
         """Final norm and output head: [..., D] -> logits [..., V] in the stream's dtype."""
@@ -139,7 +142,7 @@ class Transformer(nn.Module):
             check_array("taps.logits_BTD", taps.logits_BTD, "BTD", jnp.floating, **sizes)
         if positions_BJ is not None:
             check_array("positions_BJ", positions_BJ, "BJ", jnp.integer, B=rows)
-        places = Places.of_texts(self.config, length)
+        places = Places.of_texts(self.config.for_length(length), length)
         input_BTD = self.embed(tokens_BT)
         block_taps = None if taps is None else taps.blocks_L4BTD
         stream_BTD, (writes_L2BTD, _) = self.run_blocks(input_BTD, places, block_taps)
@@ -150,28 +153,27 @@ class Transformer(nn.Module):
         return Output(self.unembed(stream_BTD), Writes(input_BTD, writes_L2BTD))
 
 
-def embed(ends: dict, tokens_BT: jax.Array) -> jax.Array:
-    """Token embeddings [B, T, D] from the parameter `embed`."""
-    return ends["embed"][tokens_BT]
+def embed(config: ModelConfig, ends: dict, tokens_BT: jax.Array) -> jax.Array:
+    """Token embeddings [B, T, D] as they are written, from the parameter `embed`."""
+    input_BTD = ends["embed"][tokens_BT]
+    if config.embedding_multiplier == 1:
+        return input_BTD
+    # The multiplier is rounded first, as in transformers' Gemma.
+    return input_BTD * jnp.asarray(config.embedding_multiplier, input_BTD.dtype)
 
 
 def unembed(config: ModelConfig, ends: dict, stream: jax.Array) -> jax.Array:
     """Final norm and output head from the parameters `final_norm` and `head_name(config)`:
     [..., D] -> logits [..., V] in the stream's dtype."""
-    x = rms_norm(stream, ends["final_norm"], config.norm_eps)
-    return linear(x, ends[head_name(config)])
-
-
-def windows(config: ModelConfig) -> jax.Array | None:
-    """[L] window of each layer for the scan; a layer without one gets a window no text reaches."""
-    if config.layer_windows is None:
-        return None
-    unlimited = jnp.iinfo(jnp.int32).max
-    return jnp.asarray([unlimited if w is None else w for w in config.layer_windows], jnp.int32)
+    x = rms_norm(stream, ends["final_norm"], config.norm_eps, config.norm_gain_offset)
+    logits = linear(x, ends[head_name(config)])
+    if config.logits_divisor != 1:
+        logits = logits / config.logits_divisor
+    return softcap(logits, config.logits_softcap)
 
 
 def init_parameters(config: ModelConfig, key: jax.Array, dtype=jnp.float32) -> dict:
-    """Random parameters (normal with deviation 0.02, norms 1, biases 0) in the model's tree."""
+    """Random parameters (normal with deviation 0.02, norms' gains 1, biases 0) in the model's tree."""
     tokens = jnp.zeros((1, 1), jnp.int32)
     params = jax.jit(Transformer(config).init)(key, tokens)["params"]
     return jax.tree.map(lambda leaf: leaf.astype(dtype), params)

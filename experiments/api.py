@@ -35,10 +35,11 @@ from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling
 from eap_jax.generation import generate as generate_tokens
 from eap_jax.graph import edge_mask, num_edges, parse_edge
-from eap_jax.sharding import make_mesh
+from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
+from experiments.scoring.memory import check_length
 from experiments.scoring.score import score_texts
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics
@@ -124,7 +125,7 @@ class Model:
           nats a token; edge (writer, reader) bool, where an edge exists. Samples in the texts' order.
 
         Raises:
-          InputError: a text is empty, or the model does not know one of its tokens.
+          InputError: a text is empty or too long, or the model does not know one of its tokens.
         """
         prepared = self._prepared(texts)
         (found,) = score_texts(
@@ -167,19 +168,16 @@ class Model:
         asked = [(int(writer), int(reader)) for writer, reader in asked]
         effects_nWR = np.full((len(prepared), *mask_WR.shape), math.nan, np.float32)
         losses_n = np.empty(len(prepared), np.float32)
-        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        batches = self._batches(prepared, batch_tokens)
         total = len(asked) * len(batches)
         progress = tqdm(total=total, desc=f"{self.name}: ablate", unit="edge", delay=_PATIENCE)
         with progress:
             for padded in batches:
                 found = cut_losses(
-                    self.checkpoint.params,
-                    padded.batch,
-                    asked,
-                    config=self.config,
+                    self.checkpoint.params, padded.batch, asked, config=self.config,
                     rows=max(1, batch_tokens // padded.batch.tokens_BT.shape[1]),
                     progress=progress.update,
-                )
+                )  # fmt: skip
                 effects_BE = found.effects(padded.batch.weights_BJ)[: len(padded.indices)]
                 for place, (writer, reader) in enumerate(asked):
                     effects_nWR[list(padded.indices), writer, reader] = effects_BE[:, place]
@@ -214,7 +212,7 @@ class Model:
             kept_WR[place] = True
         losses_n = np.empty(len(prepared), np.float32)
         params, config = self.checkpoint.params, self.config
-        batches = pad_into_batches(prepared, batch_tokens=batch_tokens)
+        batches = self._batches(prepared, batch_tokens)
         means_WD = None
         if ablation == "mean":
             means = [mean_writes(params, padded.batch, config=config) for padded in batches]
@@ -222,7 +220,7 @@ class Model:
         for padded in batches:
             kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
             losses_BJ = circuit_losses(params, padded.batch, kept_BWR, means_WD, config=config)
-            _put(losses_n, padded, losses_BJ)
+            _put(losses_n, padded, gathered(losses_BJ))
         return label_losses(losses_n)
 
     def generate(
@@ -267,9 +265,13 @@ class Model:
             read = self._tokens(prompt, "prompt", place)
             targets = self._tokens(answer, "answer", place)
             prepared.append(Text(tokens=(*read, *targets[:-1]), targets=targets))
+            check_length(prepared[-1], self.config, f"text {place}")
         if not prepared:
             raise InputError("texts: expected at least one (prompt, answer) pair, found none")
         return prepared
+
+    def _batches(self, texts: list[Text], batch_tokens: int) -> list[PaddedBatch]:
+        return pad_into_batches(texts, batch_tokens=batch_tokens, longest=self.config.longest_text)
 
     def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
         """Token ids as the study makes them: a prompt gets the tokenizer's special tokens."""
@@ -291,7 +293,7 @@ class Model:
             raise InputError(str(error)) from None
 
 
-def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ) -> None:
+def _put(losses_n: np.ndarray, padded: PaddedBatch, losses_BJ: np.ndarray) -> None:
     """Each text's weighted loss in its own place."""
-    losses_B = np.sum(np.asarray(losses_BJ) * padded.batch.weights_BJ, axis=1)
+    losses_B = np.sum(losses_BJ * padded.batch.weights_BJ, axis=1)
     losses_n[list(padded.indices)] = losses_B[: len(padded.indices)]

@@ -25,7 +25,7 @@ from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.report import report
-from experiments.report.formats import health_text
+from experiments.report.formats import health_text, without_text
 from experiments.responses.rows import rows_of
 from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
 from experiments.scoring.crossed import say_texts, score_crossed
@@ -160,7 +160,8 @@ def _health_line(sides: dict[str, dict], estimator: str) -> str:
     if estimator != "eap":
         return f"column sums say nothing about {estimator} scores, which need not cancel out"
     health = ", ".join(f"{side} {health_text(sides[side]['health'])}" for side in SIDES)
-    return f"column-sum health {health} (0 is perfect)"
+    without = sides["base"].get("health_without")
+    return f"column-sum health {health} (0 is perfect){without_text(without) if without else ''}"
 
 
 def _unsaid(_: str) -> None:

@@ -69,9 +69,13 @@ def study_programs(
 
 
 def of_depth(config: ModelConfig, layers: int) -> ModelConfig:
-    """The shape with fewer or more layers, whose windows go on as they began."""
-    windows = config.layer_windows and (config.layer_windows * layers)[:layers]
-    return dataclasses.replace(config, num_layers=layers, layer_windows=windows)
+    """The shape with fewer or more layers, which go on as they began."""
+    each = {
+        name: of_layers and (of_layers * layers)[:layers]
+        for name in ("layer_windows", "layer_rotary")
+        for of_layers in [getattr(config, name)]
+    }
+    return dataclasses.replace(config, num_layers=layers, **each)
 
 
 def answer_programs(

@@ -11,10 +11,11 @@ import numpy as np
 
 from eap_jax.attribution import attribute, attribute_prefixes
 from eap_jax.batching import Text, pad_into_batches
-from eap_jax.block import Block, Places
+from eap_jax.block import Block
 from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
+from eap_jax.places import Places
 from eap_jax.transformer import Transformer
 from experiments import child_python
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from converters.stored import StoredWeights
 from eap_jax.ablation import CutLosses, cut_losses
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows
+from eap_jax.batching import PaddedBatch, Text, put_rows
 from eap_jax.graph import edge_mask
 from eap_jax.sharding import place_batch
 from eap_jax.streamed_ablation import cut_losses_streamed
@@ -30,7 +30,7 @@ from experiments.fidelity.choice import (
     whole_choice,
 )
 from experiments.scoring.cells import Cell, counted_texts
-from experiments.scoring.memory import fitting_batches
+from experiments.scoring.memory import fitting_batches, streamed_batches
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import Side
@@ -145,9 +145,15 @@ def _cut_batches(
                 ),
             )
         return
-    batches = pad_into_batches(texts, batch_tokens=study.batch_tokens, cuts=cuts)
+    fitting = streamed_batches(
+        opened.placed(side, weight_dtype(study.numerics)),
+        texts,
+        batch_tokens=study.batch_tokens,
+        cuts=cuts,
+        kept_bytes=study.stream_bytes,
+    )
     with StoredWeights(opened.checkpoints[side], dtype=weight_dtype(study.numerics)) as weights:
-        for padded in batches:
+        for padded in fitting.batches:
             yield (
                 padded,
                 cut_losses_streamed(
@@ -155,7 +161,7 @@ def _cut_batches(
                     padded.batch,
                     choice.edges,
                     config=config,
-                    rows=study.batch_tokens // padded.batch.tokens_BT.shape[1],
+                    rows=fitting.most_tokens // padded.batch.tokens_BT.shape[1],
                     most_kept=study.stream_bytes,
                     progress=_by_texts(progress, padded),
                 ),

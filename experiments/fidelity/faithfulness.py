@@ -11,7 +11,6 @@ import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -19,7 +18,7 @@ from converters.stored import StoredWeights
 from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches, put_rows
 from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
-from eap_jax.sharding import place_batch
+from eap_jax.sharding import gathered, place_batch
 from eap_jax.streamed_circuit import circuit_losses_streamed, mean_writes_streamed
 from experiments import store
 from experiments.fidelity.choice import ALWAYS, operations
@@ -113,9 +112,7 @@ def _mean_writes(opened: OpenStudy, side: Side, texts: list[Text]) -> np.ndarray
     else:
         params = opened.load(side).params
         means = [
-            jax.device_get(
-                mean_writes(params, place_batch(padded.batch, opened.mesh), config=config)
-            )
+            gathered(mean_writes(params, place_batch(padded.batch, opened.mesh), config=config))
             for padded in batches
         ]
     return in_order(batches, means).mean(axis=0)
@@ -166,13 +163,14 @@ def _batch_losses(
     params, batch = opened.load(side).params, place_batch(padded.batch, opened.mesh)
     for kept_WR in circuits:
         kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-        yield jax.device_get(circuit_losses(params, batch, kept_BWR, instead_WD, config=config))
+        yield gathered(circuit_losses(params, batch, kept_BWR, instead_WD, config=config))
 
 
 def _batches(opened: OpenStudy, side: Side, texts: list[Text]) -> list[PaddedBatch]:
     study = opened.study
     if study.stream_bytes is not None:
-        return pad_into_batches(texts, batch_tokens=study.batch_tokens)
+        longest = opened.configs[side].longest_text
+        return pad_into_batches(texts, batch_tokens=study.batch_tokens, longest=longest)
     placed = opened.placed(side, weight_dtype(study.numerics))
     return fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=()).batches
 

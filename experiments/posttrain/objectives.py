@@ -13,10 +13,10 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-from eap_jax.block import Places
 from eap_jax.config import ModelConfig
 from eap_jax.layers import rms_norm
 from eap_jax.objective import self_entropy
+from eap_jax.places import Places
 from eap_jax.transformer import Transformer
 
 

@@ -1,6 +1,7 @@
 """Numbers as people read them."""
 
 import math
+from collections.abc import Sequence
 
 UNDEFINED = "undefined"
 
@@ -20,6 +21,14 @@ def number(value: float) -> str:
 def percent(share: float, digits: int = 1) -> str:
     """A signed change in percent, without the sign of percent, or `undefined`."""
     return f"{100 * share:+.{digits}f}" if math.isfinite(share) else UNDEFINED
+
+
+def without_text(readers: Sequence[str]) -> str:
+    """Beside column sums that leave out some kinds of readers, why: `ModelConfig.raw_reads`."""
+    return (
+        f" ({', '.join(readers)} left out: this model reads there without a norm, so what all "
+        "writers send need not cancel out)"
+    )
 
 
 def health_text(value: float | None) -> str:

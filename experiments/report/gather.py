@@ -9,7 +9,7 @@ import numpy as np
 from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
-from experiments.report.formats import health_text
+from experiments.report.formats import health_text, without_text
 from experiments.report.results import (
     Accuracy,
     CellResult,
@@ -228,11 +228,12 @@ def _health(directory: Path, manifest: dict[str, Any]) -> list[HealthFigure]:
         label = f"{manifest['pair']['key']}, {cell_name(found['dataset'], Rule(**found['rule']))}"
         for side in SIDES:
             value = found["sides"][side]["health"]
+            without = found["sides"][side].get("health_without")
             figures.append(
                 HealthFigure(
                     name=f"Column sums, {label}, {side}",
                     value=health_text(value),
-                    expected=expected,
+                    expected=expected + (without_text(without) if without else ""),
                     sound=None if value is None else value < bar,
                 )
             )

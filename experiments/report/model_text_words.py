@@ -64,7 +64,7 @@ def _shown(split: Split) -> tuple[PartShown, ...]:
 
 
 def texts_sentences(cells: Sequence[CellResult]) -> list[str]:
-    """Plain sentences of a pair's cells: can texts be what changed, and how much is the model's?
+    """Plain sentences of a pair's cells: can texts be what changed, and how much of a change is the model's?
 
     One for all cells whose counted texts are the same, one for each of the others.
     """
@@ -72,14 +72,14 @@ def texts_sentences(cells: Sequence[CellResult]) -> list[str]:
     same = sum(cell.identical_texts == 1 for cell in known)
     if len(cells) == 1 and same:
         return [
-            f"Base and rl have the same counted text in all {cells[0].num_samples} questions, so every "
-            "change is the model's."
+            f"Base and rl have the same counted text in all {cells[0].num_samples} questions, so no "
+            "change comes from another text."
         ]
     found = []
     if same:
         found.append(
             f"In {same} of {len(cells)} comparisons base and rl have the same counted text in every "
-            "question, so every change there is the model's."
+            "question, so no change there comes from another text."
         )
     for cell in known:
         if cell.identical_texts < 1:

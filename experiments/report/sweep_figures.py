@@ -9,8 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
+from experiments.report.headline import is_online
 from experiments.report.results import CellResult, PairInfo, comparisons_of
-from experiments.report.verdict import is_online
 from experiments.statistics.metrics import METRICS, Metric
 from experiments.statistics.trend import trend
 

@@ -10,7 +10,6 @@ import dataclasses
 import math
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 
@@ -27,6 +26,7 @@ from experiments.report.alpha_words import (
     turning_in_cells,
 )
 from experiments.report.formats import number, percent
+from experiments.report.headline import BY_SUPPORT, Status, headline
 from experiments.report.results import CellResult, PairInfo, StudyResult, comparisons_of
 from experiments.report.view_words import (
     ViewLine,
@@ -43,21 +43,7 @@ from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity
 from experiments.statistics.trend import disputed, trend
 from experiments.statistics.views import support
 
-Status = Literal[
-    "as in the paper", "opposite to the paper", "turns with the view", "not in every view",
-    "turns with alpha",
-    "no clear change", "mixed", "not in the paper",
-]  # fmt: skip
 _FEW_QUESTIONS = 30
-# With fewer questions the two-sided signed-rank test cannot reach p < 0.05: its smallest p of n
-# questions is 2 / 2^n.
-_TESTABLE = 6
-_BY_SUPPORT: dict[str, Status] = {
-    "turns": "turns with the view",
-    "unclear elsewhere": "not in every view",
-}
-_STANDS = {"the view": "in every view", "alpha": "at every alpha"}
-_DEPEND = {True: "depends", False: "depend"}
 _MOST_SENTENCES = 12
 _CHANGE = {"rises": "rises", "falls": "falls", "unclear": "does not clearly change"}
 
@@ -108,7 +94,7 @@ def verdicts(study: StudyResult) -> list[PairVerdict]:
                 PairVerdict(
                     pair=pair,
                     headline=" ".join(
-                        [_headline(pair.method, findings, cells), *alpha_turns(cells)]
+                        [headline(pair.method, _signs(findings), cells), *alpha_turns(cells)]
                     ),
                     turns=tuple(_turns(cells)),
                     fidelity=tuple(_fidelity(cells)),
@@ -129,23 +115,21 @@ def agreement(comparison: Comparison, direction: Direction | None) -> Status:
     return "as in the paper" if seen == direction else "opposite to the paper"
 
 
-def is_online(method: str) -> bool | None:
-    """Whether a training method samples from the model while it trains; None if not known."""
-    words = method.lower()
-    if any(word in words for word in ("online", "iterative", "grpo", "ppo", "reinforce", "rlvr")):
-        return True
-    return False if any(word in words for word in ("dpo", "sft", "fine-tun")) else None
-
-
 def _finding(metric: Metric, cells: Sequence[CellResult]) -> Finding:
     measured = [cell for cell in cells if metric.key in cell.comparisons]
     seen = Counter(status(cell, metric) for cell in measured)
     majority = next((name for name, count in seen.items() if 2 * count > len(measured)), "mixed")
+    clear = {name for name in seen if name != "no clear change"}
+    if majority == "mixed" and len(clear) == 1 and clear <= set(BY_SUPPORT.values()):
+        majority = clear.pop()  # Where there is a change at all, another view does not have it.
     ladder = one_ladder(measured)
+    text = _sentence(measured, metric)
+    if metric.paper is None and any(support(c.views, metric.key) == "turns" for c in measured):
+        text += "; it turns with the view"
     return Finding(
         metric=metric,
         status="turns with alpha" if turned_ladders(measured, metric) else majority,
-        text=_sentence(measured, metric),
+        text=text,
         views=view_lines(measured, metric) if ladder is None else (),
         by_alpha=None if ladder is None else alpha_views(ladder, metric),
     )
@@ -155,7 +139,7 @@ def status(cell: CellResult, metric: Metric) -> Status:
     """`agreement`, unless another view of the cell does not have the change."""
     found = agreement(cell.comparisons[metric.key], metric.paper)
     if found in ("as in the paper", "opposite to the paper") and cell.views:
-        return _BY_SUPPORT.get(support(cell.views, metric.key), found)
+        return BY_SUPPORT.get(support(cell.views, metric.key), found)
     return found
 
 
@@ -210,67 +194,8 @@ def _sentence(cells: Sequence[CellResult], metric: Metric) -> str:
     return text if turn is None else f"{text}. It turns with alpha: {turn}"
 
 
-def _headline(method: str, findings: Sequence[Finding], cells: Sequence[CellResult]) -> str:
-    signs = [finding for finding in findings if finding.metric.in_table]
-    shown = sum(finding.status == "as in the paper" for finding in signs)
-    against = sum(finding.status == "opposite to the paper" for finding in signs)
-    total = len(signs)
-    if total == 0:
-        return "The paper's three signs were not measured."
-    most = max(found.samples for cell in cells for found in cell.comparisons.values())
-    if most < _TESTABLE:
-        return (
-            f"Too few questions to say: {most}, and no test of fewer than {_TESTABLE} can decide."
-        )
-    count = f"{shown or 'none'} of the paper's {total} signs of online RL"
-    count += " shows " if shown == 1 else " show "
-    several = len(cells) > 1
-    count += "in most comparisons" if several else "here"
-    if against and against < total:
-        count += f", and {against} {'shows' if against == 1 else 'show'} the opposite"
-    known = "post-training" if method == "not stated" else method
-    doubtful = {
-        "the view": sum(finding.status in _BY_SUPPORT.values() for finding in signs),
-        "alpha": sum(finding.status == "turns with alpha" for finding in signs),
-    }
-    if not (shown or against or any(doubtful.values())):
-        where = " in most comparisons" if several else ""
-        return (
-            f"Cannot tell: after {known}, none of the paper's {total} signs of online RL clearly "
-            f"shows{where}, nor does its opposite."
-        )
-    online = is_online(method)
-    if online is None:
-        return f"After {known}, {count}."
-    if online:
-        if shown == total:
-            return (
-                f"Yes: after {method} the loss is more sensitive to the edges, their strengths are "
-                "more varied, and fewer of them stand far above the rest, as the paper reports for "
-                "online RL."
-            )
-        if shown:
-            return f"Partly: after {method}, {count}."
-        if against == total:
-            return f"No: after {method}, all {total} signs show the opposite of the paper's."
-        if any(doubtful.values()):
-            stands = " and ".join(_STANDS[what] for what, found in doubtful.items() if found)
-            them = sum(doubtful.values())
-            return (
-                f"Cannot tell: after {method}, none of the paper's {total} signs of online RL stands "
-                f"{stands}, and {them} of them {_DEPEND[them == 1]} on "
-                f"{' or '.join(what for what, found in doubtful.items() if found)}."
-            )
-        return f"No: after {method}, {count}."
-    if shown == total:
-        return (
-            f"All {total} signs that the paper reports for online RL show here, although {method} "
-            "does not train on the model's own fresh answers."
-        )
-    return (
-        f"After {method}, {count}. The paper expects weak or inconsistent signs from training "
-        "that is not online."
-    )
+def _signs(findings: Sequence[Finding]) -> list[Status]:
+    return [finding.status for finding in findings if finding.metric.in_table]
 
 
 def _cautions(study: StudyResult, cells: Sequence[CellResult]) -> list[str]:

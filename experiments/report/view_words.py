@@ -110,9 +110,9 @@ def fidelity_sentence(cell: CellResult) -> str | None:
     text = (
         f"{first['edges']} edges were really cut on {samples}. Scores of {' and '.join(cell.fidelity)} "
         f"have the sign of what happens to the loss in {both('sign', '{:.0f}', 100)} % of cases, a "
-        f"rank correlation of {both('spearman', '{:.2f}')} with it, a correlation of "
-        f"{both('pearson', '{:.2f}')}, and {both('top10', '{:.1f}')} of its 10 strongest edges; they "
-        f"are {' and '.join(number(side['size_ratio']) for side in sides)} times its size"
+        f"rank correlation of {both('spearman', '{:.2f}')} with it and a correlation of "
+        f"{both('pearson', '{:.2f}')}; they name {both('top10', '{:.1f}')} of its 10 strongest edges, and "
+        f"are {' and '.join(number(side['size_ratio']) for side in sides)} times as large as it"
     )
     if first["not_measurable"]:
         names = ", ".join(first["not_measurable"])
@@ -147,7 +147,7 @@ def loss_cautions(cell: CellResult) -> list[str]:
             found.append(
                 f"The two losses differ {times} ({number(float(np.mean(losses[0])))} and "
                 f"{number(float(np.mean(losses[1])))} nats a token), and scores shrink with the "
-                "loss: go by the views that do not."
+                "loss: go by the logit difference and by edges really cut, which do not."
             )
     for side, where in cell.where_loss_is.items():
         if cell.num_samples > 2 * TOP_QUESTIONS and where.top_intensity > LARGE_SHARE:

@@ -25,7 +25,7 @@ from experiments.study.distributed import check_same, mirror
 from experiments.study.numerics import product_precision
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import SIDES, Side
-from experiments.study.plan import plan_answers
+from experiments.study.plan import plan_answers, shortage
 
 
 def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
@@ -121,7 +121,11 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
             new_tokens=study.pair.max_new_tokens,
             most_rows=study.batch_answers,
         )
-        if planned.rows < min(study.batch_answers, len(questions)):
+        if not planned.fits:
+            what = f"{planned.rows} answers of at most {planned.slots:,} tokens"
+            short = shortage(what, planned.most, opened.usable_bytes)
+            say(f"{dataset}, {side}: warning: {short}; the run goes on")
+        elif planned.rows < min(study.batch_answers, len(questions)):
             say(
                 f"{dataset}, {side}: {planned.rows} answers together: the memory holds the keys and "
                 f"values of so many, each of at most {planned.slots:,} tokens"

@@ -11,12 +11,13 @@ from eap_jax.batching import Text
 from eap_jax.objective import Objective, self_entropy
 from experiments import store
 from experiments.responses.published_format import Row
+from experiments.scoring.memory import check_length
 from experiments.scoring.score import Scores, score_streamed, score_texts
 from experiments.scoring.selection import Selection, select, truncate
 from experiments.study.distributed import agreed, mirror
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
-from experiments.study.pairs import Side
+from experiments.study.pairs import SIDES, Side
 from experiments.study.rule import Rule
 
 
@@ -49,9 +50,14 @@ def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say:
     """Select a cell's rows and claim its directory.
 
     Raises:
-      InputError: no row is left, or the directory holds results of other settings.
+      InputError: no row is left, a text is longer than `ModelConfig.longest_text`, or the directory
+        holds results of other settings.
     """
     selection = select(rows, rule)
+    for side in SIDES:
+        for row in selection.rows:
+            place = f"{cell_name(dataset, rule)}: {side}: row {row.fields.get('idx')}"
+            check_length(truncate(row, side, selection.cut), opened.configs[side], place)
     funnel = ", ".join(f"{step.name} {step.rows}" for step in selection.steps)
     say(f"{cell_name(dataset, rule)}: {funnel}; {selection.cut} answer tokens counted")
     directory = store.cell_directory(opened.study.directory / dataset, rule.alpha, _suffix(rule))
@@ -100,6 +106,10 @@ def score_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
             cell.directory / f"losses_{side}.json",
             {
                 "health": scores.health,
+                # Kinds of readers that it leaves out, where there are any.
+                **(
+                    {"health_without": list(raw)} if (raw := opened.configs[side].raw_reads) else {}
+                ),
                 "losses": _floats(scores.losses_n),
                 "gradient_norms": _floats(scores.gradient_norms_n),
                 # Mean over questions of each counted token's part: they sum to the mean loss.

@@ -6,23 +6,22 @@ import math
 import time
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from tqdm import tqdm
 
 from converters.load import Checkpoint
 from converters.stored import StoredWeights
 from eap_jax.attribution import Estimator, attribute_prefixes
-from eap_jax.batching import PaddedBatch, Text, pad_into_batches, put_rows, split_rows
+from eap_jax.batching import PaddedBatch, Text, put_rows, split_rows
 from eap_jax.config import ModelConfig
-from eap_jax.graph import edge_mask
+from eap_jax.graph import edge_mask, reader_kinds
 from eap_jax.metrics import column_sum_residual
 from eap_jax.objective import Objective, self_entropy
-from eap_jax.sharding import gathered, layout, place_batch
+from eap_jax.sharding import gathered, layout, make_mesh, place_batch
 from eap_jax.steps import Attribution
 from eap_jax.streaming import Work, attribute_streamed
 from experiments.out_of_memory import Halving
-from experiments.scoring.memory import fitting_batches
+from experiments.scoring.memory import fitting_batches, streamed_batches
 from experiments.study.footprint import Placed, activation_bytes, write_bytes
 from experiments.study.numerics import Numerics, reported_scores, weight_dtype
 
@@ -36,8 +35,9 @@ class Scores:
       losses_n: float32 [n], self-entropy in nats.
       loss_parts_nJ: float32 [n, J], each counted answer token's part of the loss.
       gradient_norms_n: float32 [n], see `eap_jax.steps.Attribution`.
-      health: column-sum residual of the scores before the published running sum; NaN where the
-        estimator's columns need not add up to zero.
+      health: column-sum residual of the scores before the published running sum, without the
+        readers of `ModelConfig.raw_reads`; NaN where the estimator's columns need not add up to
+        zero.
     """
 
     scores_nWR: np.ndarray
@@ -58,6 +58,8 @@ class _Collected:
         description: str,
         patience: float = 0.0,
     ):
+        kinds = reader_kinds(config.num_layers)
+        self._measured_R = np.asarray([kind not in config.raw_reads for kind in kinds])
         count, targets = len(texts), max(len(text.targets) for text in texts)
         shape = (count, *edge_mask(config.num_layers).shape)
         self.scores_AnWR = [np.empty(shape, np.float32) for _ in range(cuts)]
@@ -65,6 +67,7 @@ class _Collected:
         self.norms_An = [np.empty(count, np.float32) for _ in range(cuts)]
         self.parts_AnJ = [np.empty((count, targets), np.float32) for _ in range(cuts)]
         self.progress = tqdm(total=count, desc=description, unit="sample", delay=patience)
+        self._description = description
         self._begin, self._tokens = time.perf_counter(), 0
 
     def add(self, padded: PaddedBatch, results: tuple[Attribution, ...]) -> None:
@@ -82,6 +85,11 @@ class _Collected:
         rate = self._tokens / (time.perf_counter() - self._begin)
         self.progress.set_postfix_str(f"{rate:.0f} tokens/s")
 
+    def warn(self, shortage: str | None) -> None:
+        """Say what the plan lacks: out of memory is an event, so the work goes on all the same."""
+        if shortage is not None:
+            self.progress.write(f"{self._description}: warning: {shortage}; the run goes on")
+
     def scores(self, numerics: Numerics, estimator: Estimator) -> list[Scores]:
         self.progress.close()
         return [
@@ -90,7 +98,9 @@ class _Collected:
                 losses_n=self.losses_An[place],
                 loss_parts_nJ=self.parts_AnJ[place],
                 gradient_norms_n=self.norms_An[place],
-                health=column_sum_residual(scores_nWR) if estimator == "eap" else math.nan,
+                health=column_sum_residual(scores_nWR, self._measured_R)
+                if estimator == "eap"
+                else math.nan,
             )
             for place, scores_nWR in enumerate(self.scores_AnWR)
         ]
@@ -117,7 +127,8 @@ def score_texts(
       cuts: numbers of targets that count, one a result; they share the forward pass. Without any
         there is one result, in which every target counts.
       numerics: see numerics.py; the parameters already have its dtype.
-      batch_tokens: the most tokens that go through the model at once; fewer where more do not fit.
+      batch_tokens: the most tokens that go through the model at once; fewer where more do not fit,
+        and a line says so where even one text does not.
       mesh: devices.
       objective: what is differentiated, instead of the loss.
       estimator: see `eap_jax.attribution.attribute_prefixes`.
@@ -137,6 +148,7 @@ def score_texts(
         model, texts, batch_tokens=batch_tokens, cuts=cuts, branch=estimator == "branch"
     )
     collected = _Collected(checkpoint.config, texts, len(cuts) or 1, description, patience)
+    collected.warn(fitting.shortage)
     most = max(padded.batch.tokens_BT.size for padded in fitting.batches)
     together = Halving(most, f"tokens of {description}", collected.progress.write)
     work, ways = collections.deque(fitting.batches), mesh.shape["data"]
@@ -194,9 +206,18 @@ def score_streamed(
       see `score_texts`.
     """
     config = weights.config
-    batches = pad_into_batches(texts, batch_tokens=batch_tokens, cuts=cuts)
-    collected = _Collected(config, texts, len(cuts) or 1, description)
-    itemsize = jnp.dtype(weight_dtype(numerics)).itemsize
+    model = Placed(config=config, dtype=weight_dtype(numerics), mesh=make_mesh(""))
+    fitting = streamed_batches(
+        model,
+        texts,
+        batch_tokens=batch_tokens,
+        cuts=cuts,
+        kept_bytes=kept_bytes,
+        branch=estimator == "branch",
+    )
+    collected, batches = _Collected(config, texts, len(cuts) or 1, description), fitting.batches
+    collected.warn(fitting.shortage)
+    itemsize = model.itemsize
     tokens = max(padded.batch.tokens_BT.size for padded in batches)
     writes = write_bytes(config, tokens, itemsize)
     activations = activation_bytes(config, tokens, itemsize)

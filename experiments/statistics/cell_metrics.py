@@ -43,7 +43,8 @@ def measure_cell(opened: OpenStudy, cell: Cell) -> dict[str, Any]:
         data[side] = side_data(opened, cell, side)
         facts = store.read_json(cell.directory / f"losses_{side}.json")
         positions = facts.get("positions")
-        sides[side] = {"health": facts["health"], "loss": float(np.mean(facts["losses"]))}
+        health = {key: facts[key] for key in ("health", "health_without") if key in facts}
+        sides[side] = health | {"loss": float(np.mean(facts["losses"]))}
         places[side] = concentration(
             data[side].scores_nWR,
             data[side].losses_n,

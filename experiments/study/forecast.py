@@ -6,20 +6,19 @@ as a usual one and as the longest that the rule could count.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.hf_config import read_config, read_json
 from converters.load import checkpoint_dtype
-from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.config import ModelConfig
 from eap_jax.decoding import ladder
 from eap_jax.sharding import abstract_mesh, make_mesh
 from experiments.errors import InputError
 from experiments.study.cards import CARDS, Card, usable_bytes
-from experiments.study.footprint import Needs, Placed, Scored, streamed_needs
+from experiments.study.footprint import Needs, Placed
 from experiments.study.hub import config_folder
 from experiments.study.numerics import weight_dtype
 from experiments.study.pairs import REGISTERED_DTYPE, SIDES, Side, registered_shape
@@ -28,6 +27,8 @@ from experiments.study.plan import (
     Scores,
     plan_answers,
     plan_scores,
+    plan_streamed,
+    shortage,
     streamed_bytes,
 )
 from experiments.study.settings import Study
@@ -98,7 +99,6 @@ def print_forecast(study: Study, card: Card | None) -> bool:
         f"device: {devices.number} x {devices.name}{mesh}; arrays may take "
         f"{devices.usable / 1e9:.1f} GB of each"
     )
-    missing = []
     for side, shape in shapes.items():
         if side == "rl" and shape == shapes["base"]:
             print("rl: the same as base")
@@ -107,7 +107,7 @@ def print_forecast(study: Study, card: Card | None) -> bool:
         for line in lines_of(study, side, shape, found):
             print(line)
         print(f"  {programs_text(found)}")
-        missing += [f"{side}: {text}" for text in shortages(study, shape, found, devices.usable)]
+    missing = lacking(study, shapes, devices.usable)
     print(f"plan: does not fit: {'; '.join(missing)}" if missing else "plan: fits")
     return not missing
 
@@ -162,16 +162,10 @@ def forecast(study: Study, shape: Shape, usable: int) -> Forecast:
             return plan_scores(
                 scored, usable, most_tokens=study.batch_tokens, branch=branch, **common
             )
-        batch = Scored(
-            rows=max(1, study.batch_tokens // length),
-            most_logits=HEAD_LOGITS[False],
-            branches=int(branch),
-            **common,
-        )
-        needs = streamed_needs(scored, batch, study.stream_bytes)
-        return Scores(
-            batch=batch, batch_tokens=study.batch_tokens, needs=needs, fits=needs.total <= usable
-        )
+        return plan_streamed(
+            scored, usable, most_tokens=study.batch_tokens, kept_bytes=study.stream_bytes,
+            branch=branch, **common,
+        )  # fmt: skip
 
     counted = max(COUNTED, int(max(alphas) * new_tokens))
     return Forecast(
@@ -228,29 +222,45 @@ def rungs(first: int, last: int) -> list[int]:
     return found
 
 
-def shortages(study: Study, shape: Shape, found: Forecast, usable: int) -> Iterator[str]:
-    """What does not fit, and what would."""
+def lacking(
+    study: Study, shapes: Mapping[Side, Shape], usable: int, another: str = "--device={}"
+) -> list[str]:
+    """What does not fit on devices of so many bytes, and what would, side by side.
 
-    def short(what: str, needs: Needs, ways: list[str]) -> str:
-        text = f"{what} need {needs.total / 1e9:.1f} GB of {usable / 1e9:.1f}"
+    A second side of the same shape lacks the same, and is not named. `another` names a larger card.
+    """
+    return [
+        f"{side}: {text}"
+        for side, shape in shapes.items()
+        if side == SIDES[0] or shape != shapes[SIDES[0]]
+        for text in shortages(study, shape, forecast(study, shape, usable), usable, another)
+    ]
+
+
+def shortages(
+    study: Study, shape: Shape, found: Forecast, usable: int, another: str = "--device={}"
+) -> Iterator[str]:
+    """What of one side does not fit, and what would."""
+
+    def short(what: str, needed: int, fits: Callable[[Forecast], bool]) -> str:
+        ways = [*_ways(study, shape, usable, fits)]
+        ways += [another.format(card) for card in _cards(study, shape, usable, fits)]
         return (
-            f"{text}; {' or '.join(ways)} would fit" if ways else f"{text}; a larger device would"
+            f"{shortage(what, needed, usable)}; {' or '.join(ways) or 'a larger device'} would fit"
         )
 
     answers = found.answers
     if answers is not None and not answers.fits:
-        programs = (answers.prefill, answers.decode, answers.move)
-        needs = max(programs, key=lambda needs: needs.total)
-        yield short("answers", needs, list(_ways(study, shape, usable, _answers_fit)))
+        yield short("answers", answers.most, _answers_fit)
     kinds = (("scores", found.usual), ("scores of the longest texts", found.longest))
     for what, scores in kinds:
         if not scores.fits:
-            yield short(what, scores.needs, list(_ways(study, shape, usable, _scores_fit)))
+            yield short(what, scores.needs.total, _scores_fit)
             break
 
 
 def _ways(study: Study, shape: Shape, usable: int, fits: Callable[[Forecast], bool]):
-    """Flags that would do, each alone, and then cards that would."""
+    """Flags that would do, each alone."""
     pair = study.pair
     changes = {
         "--numerics=bfloat16": {"numerics": "bfloat16"},
@@ -267,10 +277,15 @@ def _ways(study: Study, shape: Shape, usable: int, fits: Callable[[Forecast], bo
             continue  # streaming runs on one device
         if fits(forecast(dataclasses.replace(study, **change), shape, usable)):
             yield flag
-    for card in CARDS.values():
-        if card.usable_bytes > usable and fits(forecast(study, shape, card.usable_bytes)):
-            yield f"--device={card.key}"
-            return
+
+
+def _cards(study: Study, shape: Shape, usable: int, fits: Callable[[Forecast], bool]) -> list[str]:
+    """The first larger card that would do."""
+    return [
+        card.key
+        for card in CARDS.values()
+        if card.usable_bytes > usable and fits(forecast(study, shape, card.usable_bytes))
+    ][:1]
 
 
 def _answers_fit(found: Forecast) -> bool:

@@ -28,6 +28,7 @@ from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.study.cards import usable_on
 from experiments.study.distributed import check_same
 from experiments.study.footprint import Placed
+from experiments.study.forecast import Shape, lacking
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
 from experiments.study.pairs import SIDES, Side
@@ -168,6 +169,12 @@ def open_study(study: Study, say: Say) -> OpenStudy:
             f"in {study.answer_dtype}" if study.answer_dtype else f"as the checkpoints ({own})"
         )
         say(f"precision: answers {answers}, scores {weight_dtype(study.numerics)}")
+    shapes = {
+        side: Shape(config=configs[side], dtype=opened.answer_dtypes[side], origin="")
+        for side in SIDES
+    }
+    if missing := lacking(study, shapes, opened.usable_bytes, another="a card such as {}"):
+        say(f"warning: the plan does not fit, the run goes on: {'; '.join(missing)}")
     return opened
 
 

@@ -8,6 +8,7 @@ what is free just now, so a run that goes on after a kill chooses as before and 
 
 import dataclasses
 
+from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.decoding import ladder
 from eap_jax.generation import refill_rows
 from eap_jax.slots import cache_slots
@@ -20,6 +21,7 @@ from experiments.study.footprint import (
     decode_needs,
     move_needs,
     prefill_needs,
+    streamed_needs,
 )
 
 # Left to what a plan cannot know: scattered free memory, and its own error.
@@ -71,6 +73,11 @@ class Scores:
 def room_for(usable: int) -> int:
     """Bytes that programs are planned for, of those that arrays may take."""
     return int((1 - _ROOM) * usable)
+
+
+def shortage(what: str, needed: int, usable: int) -> str:
+    """In words, what does not fit: bytes of a device that something needs, and that there are."""
+    return f"{what} need {needed / 1e9:.1f} GB of {usable / 1e9:.1f}"
 
 
 def plan_answers(
@@ -163,6 +170,41 @@ def plan_scores(
     return next((found for found in tried if found.needs.total <= room), tried[-1])
 
 
+def plan_streamed(
+    model: Placed,
+    usable: int,
+    *,
+    length: int,
+    targets: int,
+    most_tokens: int,
+    kept_bytes: int,
+    losses: int = 1,
+    branch: bool = False,
+) -> Scores:
+    """The batch that texts are attributed in while the weights are read layer by layer.
+
+    Args:
+      kept_bytes: see `footprint.streamed_needs`.
+      others: see `plan_scores`.
+    """
+
+    def scores(tokens: int) -> Scores:
+        batch = Scored(
+            rows=max(1, tokens // length),
+            length=length,
+            targets=targets,
+            losses=losses,
+            most_logits=HEAD_LOGITS[False],
+            branches=int(branch),
+        )
+        needs = streamed_needs(model, batch, kept_bytes)
+        return Scores(batch=batch, batch_tokens=tokens, needs=needs, fits=needs.total <= usable)
+
+    tried = [scores(tokens) for tokens in halves(most_tokens, length)]
+    room = room_for(usable)
+    return next((found for found in tried if found.needs.total <= room), tried[-1])
+
+
 def head_logits(usable: int, devices: int) -> int:
     """Logits that the output head holds at once on all devices: float32, they take 1/192 of what
     arrays may take.
@@ -186,8 +228,14 @@ def choices(most_tokens: int, longest: int) -> list[tuple[bool, int]]:
       most_tokens: upper limit of a batch.
       longest: tokens of the longest text on every way of the data axis: no batch is smaller.
     """
+    sizes = halves(most_tokens, longest)
+    # Half a batch fills a device, nearly; computing twice takes half as long again.
+    return [(False, tokens) for tokens in sizes[:2]] + [(True, tokens) for tokens in sizes]
+
+
+def halves(most_tokens: int, longest: int) -> list[int]:
+    """Tokens of a batch to try, the most first; none smaller than `longest` but the first."""
     sizes = [most_tokens]
     while sizes[-1] // 2 >= longest:
         sizes.append(sizes[-1] // 2)
-    # Half a batch fills a device, nearly; computing twice takes half as long again.
-    return [(False, tokens) for tokens in sizes[:2]] + [(True, tokens) for tokens in sizes]
+    return sizes

@@ -7,8 +7,9 @@ import pytest
 import toys
 
 from eap_jax.backward import at_positions, block_gradients, head_gradients
-from eap_jax.block import Block, Layer, Places
+from eap_jax.block import Block, Layer
 from eap_jax.objective import self_entropy
+from eap_jax.places import Kind, Places
 
 TOY = toys.ZOO["window 5 above the first layer"]
 CONFIG = TOY.config
@@ -24,10 +25,10 @@ def case():
     layer = Layer(
         params={name: leaf[NUMBER] for name, leaf in blocks.items()},
         number=NUMBER,
-        window=CONFIG.layer_windows[NUMBER],
+        kind=Kind.each(CONFIG)[NUMBER],
     )
     places = Places.of_texts(CONFIG, LENGTH)
-    _, (writes, kept) = Block(CONFIG).apply({"params": layer.params}, stream, places, layer.window)
+    _, (writes, kept) = Block(CONFIG).apply({"params": layer.params}, stream, places, layer.kind)
     return layer, stream, grad, writes[0], kept
 
 
@@ -36,7 +37,7 @@ def test_stage_by_stage_equals_autodiff_of_the_whole_tapped_block(case):
 
     def total(stream, taps):
         places = Places.of_texts(CONFIG, LENGTH)
-        after, _ = Block(CONFIG).apply({"params": layer.params}, stream, places, layer.window, taps)
+        after, _ = Block(CONFIG).apply({"params": layer.params}, stream, places, layer.kind, taps)
         return jnp.sum(after * grad)
 
     taps = np.zeros((4, *stream.shape), np.float32)

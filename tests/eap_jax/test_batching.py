@@ -198,3 +198,13 @@ def test_a_result_of_too_few_rows_is_refused():
         put_rows(np.zeros(2), batches[0], np.ones(1))
     with pytest.raises(ValueError, match="results: expected one a batch, 1, found 0"):
         in_order(batches, [])
+
+
+def test_no_batch_is_wider_than_texts_may_be():
+    """Where rotary frequencies depend on a text's length, padding beyond the limit changed a text."""
+    texts = [Text(tokens=(1,) * length, targets=(2,)) for length in (98, 70, 5)]
+    (padded,) = pad_into_batches(texts, batch_tokens=10_000, longest=99)
+    assert padded.batch.tokens_BT.shape[1] == 99
+    assert max(padded.lengths) <= 99
+    with pytest.raises(ValueError, match="text 1: expected at most 69 tokens.*found 70"):
+        pad_into_batches([texts[2], texts[1]], batch_tokens=10_000, longest=69)

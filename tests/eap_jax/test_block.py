@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import toys
 
-from eap_jax.block import Activations, Block, Cache, Places
+from eap_jax.block import Activations, Block, Cache
+from eap_jax.places import Kind, Places
 
 # Grouped queries, biases, a window above the first layer.
 TOY = toys.ZOO["window 5 above the first layer"]
@@ -35,9 +36,9 @@ def variables(number: int) -> dict:
 def test_a_layer_equals_transformers_and_adds_exactly_its_writes(torch, number):
     states = hidden_states(torch)
     places = Places.of_texts(TOY.config, LENGTH)
-    window = TOY.config.layer_windows[number]
+    kind = Kind.each(TOY.config)[number]
     apply = jax.jit(Block(TOY.config).apply)
-    stream, (writes, kept) = apply(variables(number), states[number], places, window)
+    stream, (writes, kept) = apply(variables(number), states[number], places, kind)
     assert toys.relative(stream, states[number + 1]) <= 1e-5
     np.testing.assert_allclose(writes.sum(axis=0), stream - states[number], rtol=0, atol=1e-5)
     np.testing.assert_array_equal(kept.stream_BTD, states[number])
@@ -57,7 +58,7 @@ def test_tokens_through_a_cache_in_three_pieces_equal_transformers_on_the_whole_
         places = Places.of_slots(config, jnp.arange(first, end), slots, start_B, whole=first == 0)
         piece, cache = Block(config).apply(
             variables(number), stream[:, first:end], places, cache,
-            config.layer_windows[number], method=Block.extend,
+            Kind.each(config)[number], method=Block.extend,
         )  # fmt: skip
         found.append(piece)
     found = np.concatenate(found, axis=1)[:, late:]

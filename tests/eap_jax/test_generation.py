@@ -1,5 +1,6 @@
 """Generation against transformers' `generate`, full forward passes and enumerated distributions."""
 
+import dataclasses
 import functools
 
 import jax
@@ -12,6 +13,7 @@ import toys
 from eap_jax import slots
 from eap_jax.generation import Sampling, finished, generate
 from eap_jax.parameters import separate_layers
+from eap_jax.rope import RopeScaling
 from eap_jax.transformer import Transformer
 
 NAMES = (
@@ -384,3 +386,17 @@ def test_separate_layers_answer_as_stacked_ones(main):
     broken = broken | {"blocks": broken["blocks"][:-1]}
     with pytest.raises(ValueError, match=r"params\['blocks'\]: expected 3 layers, found 2"):
         generate(broken, prompts, config=toys.MAIN, sampling=sampling)
+
+
+def test_a_text_ends_where_its_length_would_change_its_frequencies():
+    """dynamic: 20 tokens together, whatever was asked for, and as without scaling until there."""
+    scaling = RopeScaling(kind="dynamic", factor=4.0, original_context=20)
+    config = dataclasses.replace(toys.MAIN, rope_scaling=scaling)
+    params, prompts = toys.random_params(config), prompts_of(config, (3, 19))
+    sampling = Sampling(max_new_tokens=64)
+    found = generate(params, prompts, config=config, sampling=sampling)
+    assert [len(answer) for answer in found] == [17, 1]
+    plain = generate(params, prompts, config=toys.MAIN, sampling=sampling, limits=[17, 1])
+    assert found == plain
+    with pytest.raises(ValueError, match="prompt 0: expected fewer than 20 tokens.*found 20"):
+        generate(params, prompts_of(config, (20,)), config=config, sampling=sampling)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import toys
 
-from eap_jax.layers import gated, linear, rms_norm, rotary_frequencies, rotary_tables, rotate
+from eap_jax.layers import gated, linear, rms_norm, rotate, softcap, times
+from eap_jax.places import rotary_tables
 
 RNG_SEED = 0
 
@@ -49,25 +50,6 @@ def test_rms_norm_in_bfloat16_rounds_where_transformers_rounds(torch, rng):
     assert (np.asarray(found, np.float32) == expected).mean() > 0.995
 
 
-@pytest.mark.parametrize("name", toys.ZOO)
-def test_rotary_frequencies_equal_transformers(torch, name):
-    toy = toys.ZOO[name]
-    model = toys.torch_model(toy, toys.random_params(toy.config))
-    expected = model.model.rotary_emb.inv_freq.numpy()
-    np.testing.assert_allclose(rotary_frequencies(toy.config), expected, rtol=1e-6)
-
-
-def test_llama3_scaling_keeps_high_divides_low_and_blends_middle_frequencies():
-    """Hand arithmetic at H = 16: original context 64, factor 8, band of 1 to 4 rotations."""
-    config = toys.ZOO["llama3 scaling"].config
-    plain = 10000.0 ** -(np.arange(8) / 8)
-    rotations = 64 * plain / (2 * np.pi)  # 10.2, 3.22, 1.02, 0.32, ...
-    blend = (rotations[1:3] - 1) / 3
-    middle = (1 - blend) * plain[1:3] / 8 + blend * plain[1:3]
-    expected = [plain[0], *middle, *(plain[3:] / 8)]
-    np.testing.assert_allclose(rotary_frequencies(config), expected, rtol=1e-6)
-
-
 def test_rotation_of_position_zero_is_the_identity_and_lengths_are_kept(rng):
     x = rng.normal(size=(1, 4, 9, 6)).astype(np.float32)
     found = np.asarray(rotate(x, *rotary_tables(toys.MAIN, np.arange(9)[None])))
@@ -98,6 +80,45 @@ def test_rotary_angles_stay_float32_in_a_bfloat16_model(rng):
     assert found.dtype == jnp.bfloat16
     exact = rotate(x.astype(jnp.float32), *tables)
     np.testing.assert_allclose(np.asarray(found, np.float32), exact, rtol=0, atol=0.05)
+
+
+def test_the_end_of_a_head_stays_where_the_tables_are_smaller(rng):
+    """Partial rotation (Phi-4): the first six of ten numbers turn as a head of six would."""
+    x = jnp.asarray(rng.normal(size=(1, 2, 5, 10)), jnp.float32)
+    tables = rotary_tables(toys.MAIN, np.arange(5)[None])
+    found = rotate(x, *tables)
+    np.testing.assert_array_equal(found[..., 6:], x[..., 6:])
+    np.testing.assert_array_equal(found[..., :6], rotate(x[..., :6], *tables))
+
+
+def test_a_gain_with_an_offset_is_that_gain_more(rng):
+    """In bfloat16 as transformers' Gemma rounds it: once, after the gain."""
+    x, gain = rng.normal(0, 3, (64, 16)), rng.normal(0, 0.5, 16)
+    found, plain = (
+        rms_norm(jnp.asarray(x, jnp.float32), jnp.asarray(leaf, jnp.float32), 1e-6, offset)
+        for leaf, offset in ((gain, 1.0), (gain + 1, 0.0))
+    )
+    np.testing.assert_allclose(found, plain, rtol=1e-5, atol=1e-6)
+    low = jnp.asarray(x, jnp.bfloat16), jnp.asarray(gain, jnp.bfloat16)
+    exact = rms_norm(*(leaf.astype(jnp.float32) for leaf in low), 1e-6, 1.0)
+    np.testing.assert_array_equal(rms_norm(*low, 1e-6, 1.0), exact.astype(jnp.bfloat16))
+
+
+@pytest.mark.parametrize(("name", "approximate"), [("gelu_tanh", "tanh"), ("gelu", "none")])
+def test_gelu_gates_equal_torch(torch, rng, name, approximate):
+    gate, up = rng.normal(0, 2, (2, 50)).astype(np.float32)
+    expected = torch.nn.functional.gelu(torch.tensor(gate), approximate=approximate).numpy() * up
+    np.testing.assert_allclose(gated(gate, up, name), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_soft_cap_bounds_and_a_factor_multiplies(rng):
+    x = jnp.asarray(rng.normal(0, 30, 50), jnp.float32)
+    np.testing.assert_allclose(softcap(x, 5.0), 5 * np.tanh(np.asarray(x) / 5), rtol=1e-5)
+    assert softcap(x, None) is x
+    assert times(x, 1.0) is x
+    low = times(jnp.asarray([3.0], jnp.bfloat16), 0.22)
+    assert low.dtype == jnp.bfloat16
+    assert float(low[0]) == float(jnp.asarray(3 * 0.22, jnp.bfloat16))
 
 
 def test_gate_is_silu_times_up(rng):

@@ -8,6 +8,7 @@ import toys
 from eap_jax import steps
 from eap_jax.block import Layer
 from eap_jax.graph import edge_mask, reader_names
+from eap_jax.places import Kind
 from eap_jax.transformer import Transformer
 
 CONFIG = toys.MAIN
@@ -19,7 +20,7 @@ def layer_of(number: int) -> Layer:
     return Layer(
         params={name: leaf[number] for name, leaf in PARAMS["blocks"].items()},
         number=number,
-        window=CONFIG.layer_windows[number],
+        kind=Kind.each(CONFIG)[number],
     )
 
 

@@ -1,9 +1,11 @@
 """Edge attribution patching in PyTorch, written from the definition: the engine's oracle.
 
-Runs on an unchanged transformers model of the Llama, Mistral or Qwen2 family. Hooks add a zero leaf
-tensor to what each branch reads (q, k and v get copies of their own of the attention's input) and
-record what each module writes. Slow and literal on purpose: one text at a time, all read gradients
-kept, a Python loop over edges.
+Runs on an unchanged transformers model. Hooks add a zero leaf tensor to what each branch reads (q, k
+and v get copies of their own of the attention's input) and record what is added to the stream: a
+branch's output, behind its last norm and multiplied where the model does so. Which modules those are
+is read off the model: a layer with `post_feedforward_layernorm` normalises what it writes, one without
+`input_layernorm` nothing that it reads. Slow and literal on purpose: one text at a time, all read
+gradients kept, a Python loop over edges.
 """
 
 import dataclasses
@@ -53,12 +55,14 @@ def run(
     state = Run(writes={}, reads={}, taps={}, seen={}, written={}, logits=None)
     handles = []
 
-    def write(name):
+    def write(name, factor=1.0):
+        """Of a module whose output times the factor is added to the stream."""
+
         def hook(module, inputs, output):
             write_BTD, *rest = output if isinstance(output, tuple) else (output,)
-            state.writes[name] = write_BTD[0]
+            state.writes[name] = factor * write_BTD[0]
             state.written[name] = torch.zeros_like(write_BTD[0], requires_grad=True)
-            write_BTD = write_BTD + state.written[name]
+            write_BTD = write_BTD + state.written[name] / factor
             return (write_BTD, *rest) if isinstance(output, tuple) else write_BTD
 
         return hook
@@ -79,12 +83,24 @@ def run(
                     tapped = tapped + means[writer]
         return tapped
 
-    def read_of_norm(name):
+    def read_at(name):
         return lambda module, inputs: (read(name, inputs[0][0])[None],)
 
     def read_of_projection(name, norm, streams, layer):
         # The projection gets the norm of its own copy of the stream instead of the shared one.
-        return lambda module, inputs: (norm.forward(read(name, streams[layer])[None]),)
+        return lambda module, inputs: (norm(read(name, streams[layer])[None]),)
+
+    def reads_of_joined(layer, norm, streams, ends):
+        """Queries, keys and values of one projection, each of its own copy of the stream."""
+
+        def hook(module, inputs, output):
+            parts = []
+            for x, first, end in zip("qkv", (0, *ends), (*ends, None), strict=True):
+                own = norm(read(f"a{layer}<{x}>", streams[layer])[None])
+                parts.append(module.forward(own)[..., first:end])
+            return torch.cat(parts, dim=-1)
+
+        return hook
 
     def remember(streams, layer):
         def hook(module, inputs):
@@ -93,19 +109,31 @@ def run(
         return hook
 
     body, streams = model.model, {}
-    handles.append(body.embed_tokens.register_forward_hook(write("input")))
+    factor = getattr(body, "embedding_multiplier", 1.0)
+    handles.append(body.embed_tokens.register_forward_hook(write("input", factor)))
     for n, layer in enumerate(body.layers):
-        norm, attention = layer.input_layernorm, layer.self_attn
-        handles.append(norm.register_forward_pre_hook(remember(streams, n)))
-        for x in "qkv":
+        attention, parts = layer.self_attn, dict(layer.named_children())
+        norm = parts["input_layernorm"].forward if "input_layernorm" in parts else lambda x: x
+        handles.append(layer.register_forward_pre_hook(remember(streams, n)))
+        if hasattr(attention, "qkv_proj"):
+            queries = model.config.num_attention_heads * attention.head_dim
+            ends = queries, queries + model.config.num_key_value_heads * attention.head_dim
+            hook = reads_of_joined(n, norm, streams, ends)
+            handles.append(attention.qkv_proj.register_forward_hook(hook))
+        for x in "qkv" if hasattr(attention, "q_proj") else "":
             projection = getattr(attention, f"{x}_proj")
             hook = read_of_projection(f"a{n}<{x}>", norm, streams, n)
             handles.append(projection.register_forward_pre_hook(hook))
-        mlp_norm = layer.post_attention_layernorm
-        handles.append(mlp_norm.register_forward_pre_hook(read_of_norm(f"m{n}")))
-        handles.append(attention.register_forward_hook(write(f"a{n}")))
-        handles.append(layer.mlp.register_forward_hook(write(f"m{n}")))
-    handles.append(body.norm.register_forward_pre_hook(read_of_norm("logits")))
+        factor = getattr(layer, "residual_multiplier", 1.0)
+        if "post_feedforward_layernorm" in parts:
+            writers = layer.post_attention_layernorm, layer.post_feedforward_layernorm
+            mlp_reader = parts.get("pre_feedforward_layernorm", layer.mlp)
+        else:
+            writers, mlp_reader = (attention, layer.mlp), layer.post_attention_layernorm
+        handles.append(mlp_reader.register_forward_pre_hook(read_at(f"m{n}")))
+        for name, module in zip((f"a{n}", f"m{n}"), writers, strict=True):
+            handles.append(module.register_forward_hook(write(name, factor)))
+    handles.append(body.norm.register_forward_pre_hook(read_at("logits")))
     try:
         state.logits = model(torch.tensor([list(tokens)]), use_cache=False).logits[0]
     finally:

@@ -13,7 +13,7 @@ from toy_study import toy_cell
 
 from eap_jax.circuit import circuit_losses
 from experiments.fidelity.rankings import exported_circuit
-from experiments.report import exports
+from experiments.report import eap_ig
 
 TOYS = ("multi-head", "grouped, q/k/v biases, theta 1e6")
 
@@ -77,7 +77,7 @@ def test_evaluate_graph_gives_the_loss_of_the_circuit(name, in_graph, tmp_path, 
     config, params = toy.config, toys.random_params(toy.config)
     scores_WR = toy_cell(num_layers=config.num_layers, seed=4).base_nWR.mean(axis=0)
     path = tmp_path / "graph.json"
-    graph = exports.eap_ig_graph(scores_WR, config.d_model, config.num_heads, in_graph=in_graph)
+    graph = eap_ig.eap_ig_graph(scores_WR, config.d_model, config.num_heads, in_graph=in_graph)
     path.write_text(json.dumps(graph))
     model, kept_WR = hooked_model(toy, params), exported_circuit(scores_WR, in_graph)
     loaded = eap_graph.Graph.from_json(str(path))

@@ -15,7 +15,7 @@ from toy_study import made_faithfulness, toy_cell, toy_study
 from eap_jax.circuit import circuit_losses
 from eap_jax.graph import num_edges
 from experiments.fidelity.rankings import exported_circuit
-from experiments.report import exports
+from experiments.report import eap_ig, exports
 from experiments.statistics.metrics import METRICS
 from experiments.statistics.model_text import Effect, Split
 
@@ -36,7 +36,7 @@ def eap_ig_names(num_layers: int, num_heads: int) -> tuple[list[str], set[str]]:
 @pytest.mark.parametrize(("num_layers", "heads"), [(1, 3), (2, 1), (5, 4)])
 def test_eap_ig_graph_has_exactly_the_nodes_and_edges_of_every_head(num_layers, heads):
     scores_WR = toy_cell(num_layers=num_layers).base_nWR.mean(axis=0)
-    graph = exports.eap_ig_graph(scores_WR, 24, heads)
+    graph = eap_ig.eap_ig_graph(scores_WR, 24, heads)
     nodes, edges = eap_ig_names(num_layers, heads)
     assert list(graph["nodes"]) == nodes
     assert set(graph["edges"]) == edges
@@ -49,7 +49,7 @@ def test_eap_ig_graph_has_exactly_the_nodes_and_edges_of_every_head(num_layers, 
 def circuit_of_heads(toy, in_graph):
     """A circuit as a mask [W, R] and as a file of heads, for scores that no model made."""
     scores_WR = toy_cell(num_layers=toy.config.num_layers, seed=4).base_nWR.mean(axis=0)
-    graph = exports.eap_ig_graph(
+    graph = eap_ig.eap_ig_graph(
         scores_WR, toy.config.d_model, toy.config.num_heads, in_graph=in_graph
     )
     return exported_circuit(scores_WR, in_graph), json.loads(json.dumps(graph))
@@ -80,9 +80,9 @@ def test_the_circuit_of_heads_has_the_loss_of_the_circuit(name, in_graph):
 
 def test_a_graph_of_very_many_heads_lists_its_circuit_only(monkeypatch):
     scores_WR = toy_cell(num_layers=3).base_nWR.mean(axis=0)
-    whole = exports.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
-    monkeypatch.setattr(exports, "MOST_LISTED", len(whole["edges"]) - 1)
-    short = exports.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
+    whole = eap_ig.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
+    monkeypatch.setattr(eap_ig, "MOST_LISTED", len(whole["edges"]) - 1)
+    short = eap_ig.eap_ig_graph(scores_WR, 8, 2, in_graph=20)
     kept = {name: edge for name, edge in whole["edges"].items() if edge["in_graph"]}
     assert 0 < len(kept) < len(whole["edges"])
     assert short["edges"] == kept
@@ -115,7 +115,7 @@ def test_a_graph_says_how_its_edges_were_ranked_and_how_faithful_its_circuit_is(
 
 def test_eap_ig_graph_puts_each_score_on_the_edge_of_its_row_and_column():
     scores_WR = np.arange(5 * 9, dtype=np.float32).reshape(5, 9) + 1
-    edges = exports.eap_ig_graph(scores_WR, 8, 1)["edges"]
+    edges = eap_ig.eap_ig_graph(scores_WR, 8, 1)["edges"]
     assert edges["input->a0.h0<q>"]["score"] == 1
     assert edges["input->a0.h0<v>"]["score"] == 3
     assert edges["a0.h0->m0"]["score"] == 9 + 4
@@ -127,7 +127,7 @@ def test_eap_ig_graph_puts_each_score_on_the_edge_of_its_row_and_column():
 @pytest.mark.parametrize("count", [0, 1, 3, 10, 40, 10_000])
 def test_circuit_holds_the_strongest_edges_that_lie_on_a_path_from_input_to_logits(count):
     scores_WR = toy_cell(num_layers=4, seed=3).base_nWR.mean(axis=0)
-    graph = exports.eap_ig_graph(scores_WR, 24, 1, in_graph=count)
+    graph = eap_ig.eap_ig_graph(scores_WR, 24, 1, in_graph=count)
     ranked = sorted(graph["edges"], key=lambda name: -abs(graph["edges"][name]["score"]))
     strongest = [tuple(re.sub(r"<.>", "", name).split("->")) for name in ranked[:count]]
 
@@ -263,7 +263,7 @@ def test_written_files_hold_what_the_functions_return(tmp_path):
     about = {"estimator": "branch", "not_measurable": [], "faithfulness": "not measured"}
     for path, scores_nWR, heads in ((base, cell.base_nWR, 4), (rl, cell.rl_nWR, 2)):
         mean_WR = scores_nWR.mean(axis=0, dtype=np.float64)
-        expected = exports.eap_ig_graph(mean_WR, 24, heads, about=about)
+        expected = eap_ig.eap_ig_graph(mean_WR, 24, heads, about=about)
         assert json.loads(path.read_text()) == expected
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "edges.csv", "graph_base.json", "graph_rl.json", "table.csv", "table.md"

@@ -97,6 +97,16 @@ def test_a_column_sum_above_its_bar_is_not_sound(directory):
     assert gather([directory]).health[0].sound is True, "bfloat16 rounds"
 
 
+def test_column_sums_say_which_readers_they_leave_out(directory):
+    changed(
+        directory / "math" / "cut0.1" / "metrics.json",
+        lambda data: data["sides"]["base"].update(health_without=["mlp"]),
+    )
+    first, *others = gather([directory]).health
+    assert "(mlp left out: this model reads there without a norm" in first.expected
+    assert not any("left out" in figure.expected for figure in others)
+
+
 def test_answers_give_accuracy_with_its_interval_and_begin_the_funnel(directory):
     before = gather([directory])
     assert before.accuracies == [], "nothing was asked here"
@@ -195,14 +205,14 @@ def test_a_missing_or_broken_file_is_named(directory, file, damage, said):
 
 def test_model_and_text_are_read_where_they_were_split(directory):
     cell = directory / "math" / "cut0.3"
-    without = gather([directory]).cells[0]
+    without = gather([directory]).cells[1]
     assert without.identical_texts == 0.0, "the made-up texts of both models are drawn apart"
     assert without.model_text == {}
     part = {"value": 0.5, "interval": [None, 1.0], "trend": "unclear"}
     fields = {"values": {"base_on_base": 1.0}, "parts": {"model": part}}
     found = {"metrics": {METRICS[0].key: fields, "a later metric": fields}, "losses": fields}
     store.write_json(cell / "model_text.json", {"identical_texts": 0.0} | found)
-    split = gather([directory]).cells[0].model_text
+    split = gather([directory]).cells[1].model_text
     assert set(split) == {METRICS[0].key, "loss"}
     effect = split["loss"].parts["model"]
     assert (effect.value, effect.interval[1], effect.trend) == (0.5, 1.0, "unclear")

@@ -27,7 +27,7 @@ def cell(**fields):
 
 def test_the_same_texts_leave_the_model_alone():
     assert texts_sentences([cell(identical_texts=1.0)]) == [
-        "Base and rl have the same counted text in all 10 questions, so every change is the model's."
+        "Base and rl have the same counted text in all 10 questions, so no change comes from another text."
     ]
     assert texts_sentences([cell()]) == [], "not known of an earlier program's run"
     several = [cell(identical_texts=1.0), cell(identical_texts=1.0, alpha=0.5)]

@@ -7,8 +7,9 @@ import pytest
 from toy_study import comparison, toy_cell, toy_study
 
 from eap_jax.graph import edge_mask
+from experiments.report.headline import is_online
 from experiments.report.results import PairInfo
-from experiments.report.verdict import agreement, is_online, verdicts
+from experiments.report.verdict import agreement, verdicts
 from experiments.statistics.compare import compare
 from experiments.statistics.metrics import METRICS, TABLE_METRICS
 from experiments.statistics.sensitivity import ONE_RANGE, OWN_RANGE, Sensitivity

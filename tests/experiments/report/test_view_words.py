@@ -127,7 +127,7 @@ def test_fidelity_is_one_sentence_of_both_sides():
     assert "in 100 and 4 % of cases" in text
     assert "a correlation of 1.00 and -1.00" in text
     assert (
-        "10.0 and 10.0 of its 10 strongest edges; they are 0.500 and 0.250 times its size" in text
+        "they name 10.0 and 10.0 of its 10 strongest edges, and are 0.500 and 0.250 times" in text
     )
     assert "input -> a0<q>, input -> a0<k>, input -> a0<v> cannot be measured" in text
     assert fidelity_sentence(shown) is None

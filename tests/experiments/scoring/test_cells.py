@@ -6,10 +6,14 @@ import math
 
 import pytest
 import toys
+from family_toys import family_folder
 from hf_folder import write_toy
 from saved_study import rows
 
+from converters.hf_config import read_config
 from eap_jax.attribution import attribute_prefixes
+from eap_jax.metrics import column_sum_residual
+from eap_jax.rope import RopeScaling
 from eap_jax.sharding import make_mesh
 from experiments.errors import InputError
 from experiments.scoring import cells
@@ -69,3 +73,28 @@ def test_a_cell_is_scored_with_the_studys_estimator_and_no_other_goes_on_with_it
     other = dataclasses.replace(study, study=dataclasses.replace(study.study, estimator="eap"))
     with pytest.raises(InputError, match="estimator: expected 'eap', found 'branch'"):
         cells.plan_cell(other, "math", RULE, rows(3), unsaid)
+
+
+def test_health_leaves_out_what_a_model_reads_without_a_norm_and_says_so(tmp_path, torch):
+    """OLMo 2: its MLP's columns do not add up to zero, all others do."""
+    family_folder("olmo2", tmp_path / "model")
+    config = read_config(tmp_path / "model")
+    study = dataclasses.replace(
+        opened(tmp_path, estimator="eap"), configs=dict.fromkeys(toys.SIDES, config)
+    )
+    cell = cells.plan_cell(study, "math", RULE, rows(3), unsaid)
+    cells.score_cells(study, [cell], "base")
+    facts = json.loads((cell.directory / "losses_base.json").read_text())
+    assert facts["health"] < 1e-3
+    assert facts["health_without"] == ["mlp"]
+    saved_nWR = read_results(cells.results_path(study, cell, "base"))
+    assert column_sum_residual(saved_nWR) > 10 * facts["health"]
+
+
+def test_a_text_beyond_the_original_context_is_refused_before_any_work(tmp_path):
+    study = opened(tmp_path, estimator="eap")
+    scaling = RopeScaling(kind="dynamic", factor=2.0, original_context=4)
+    config = dataclasses.replace(TOY.config, rope_scaling=scaling)
+    study = dataclasses.replace(study, configs=dict.fromkeys(toys.SIDES, config))
+    with pytest.raises(InputError, match="alpha .*base: row .*at most 4 tokens.*depend on a text"):
+        cells.plan_cell(study, "math", RULE, rows(3), unsaid)

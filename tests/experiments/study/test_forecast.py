@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import types
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from experiments.study.forecast import Shape, forecast, rungs, shortages
 from experiments.study.pairs import SHAPES
 from experiments.study.plan import streamed_bytes
 
+README = Path(__file__).parents[3] / "README.md"
 FLAGS = ("--plan", "--pair=deepseek_math", "--device=h100")
 
 
@@ -125,3 +127,35 @@ def test_a_streamed_plan_counts_the_longest_texts():
     )
     assert said.startswith("scores of the longest texts need 17.7 GB of 13.0; ")
     assert "--mesh" not in said, "streaming runs on one device"
+
+
+def readme_line(pair: str, mesh: str) -> str:
+    """A line of README's table: rows x tokens and GB a card, as the plan has them on an H100."""
+    shape = Shape(config=SHAPES[pair], dtype="bfloat16", origin="")
+    found = forecast(study_of(pair, mesh, "float32"), shape, card_of("h100").usable_bytes)
+    answers, *scores = found.answers, found.usual, found.longest
+    parts = [
+        f"{answers.entering} x {answers.width}: {answers.prefill.total / 1e9:.1f}",
+        f"{answers.rows} x {answers.slots:,}: {answers.decode.total / 1e9:.1f}",
+        f"{answers.move.total / 1e9:.1f}",
+    ]
+    parts += [
+        f"{one.batch.rows} x {one.batch.length:,}{', twice' if one.batch.remat else ''}: "
+        f"{one.needs.total / 1e9:.1f}"
+        for one in scores
+    ]
+    parts.append("yes" if answers.fits and all(one.fits for one in scores) else "no")
+    cards = "two, data:2" if mesh else "one"
+    weights = [needs.weights / 1e9 for needs in (answers.decode, found.usual.needs)]
+    parts = [pair, cards, f"{weights[0]:.1f}, {weights[1]:.1f}", *parts]
+    return f"| {' | '.join(parts)} |"
+
+
+@pytest.mark.parametrize(
+    ("pair", "mesh"), [*((pair, "") for pair in SHAPES), ("deepseek_math", "data:2")]
+)
+def test_readmes_table_is_the_plan(pair, mesh):
+    _, _, rest = README.read_text().partition("<!-- memory of the registered pairs")
+    table = [line for line in rest.split("\n\n")[0].splitlines() if line.startswith("| ")]
+    assert readme_line(pair, mesh) in table
+    assert len(table) == 2 + len(SHAPES) + 1, "its head, its rule, and a line for each"
