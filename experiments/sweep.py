@@ -1,6 +1,8 @@
 r"""Measure a grid of cells: pairs x datasets x alphas (x beta, gamma, delta, num_samples).
 
     python -m experiments.sweep --pairs=tiny_grpo,tiny_dpo --datasets=arithmetic --alpha=0.1,0.3,0.5
+    python -m experiments.sweep --along=tiny_grpo
+    python -m experiments.sweep --along=DIR --start=DIR --datasets=gsm8k --data_dir=DIR --prompt=chat
 
 Several processes may work on one grid: start the same command again, here or on a machine that
 shares the directory. Each cell is measured once; a killed process's cells are continued by whoever
@@ -9,24 +11,40 @@ line: sweep: <path of the report over all pairs>
 
 --control=tiny_sft compares every other pair with that one, where both start from one checkpoint, and
 writes arm_control.csv and arm_control.json (`statistics.against_control`).
+
+--along=DIR compares every checkpoint of DIR/snapshots with the start of the training, says what
+changes first, and writes along.csv and along.json; results go to WORKDIR/along_NAME (`along_grid`).
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from absl import flags
 
-from experiments import study_flags
+from experiments import store, study_flags
+from experiments.along_grid import run_along
 from experiments.binary import run_main
 from experiments.control_grid import run_against_control, with_control
-from experiments.grid import lock_in, run_grid
+from experiments.errors import InputError
+from experiments.grid import Outcome, lock_in, run_grid
 from experiments.report import report
 from experiments.responses.questions import DATASETS
-from experiments.study.pairs import DEFAULT_PAIR, PAIRS, find_pair
+from experiments.statistics.against_control import AgainstControl
+from experiments.study.pairs import CHAT, DEFAULT_PAIR, PAIRS, find_pair
+from experiments.study.snapshots import find_snapshots
+
+# Flags that mean nothing without --along; of a registered pair, they are the pair's own.
+_OF_ALONG = ("start", "prompt", "max_new_tokens")
 
 
 def main(_) -> int:
     f = flags.FLAGS
+    if f.along is not None:
+        return _along()
+    for name in _OF_ALONG:
+        if f[name].value is not None:
+            raise InputError(f"{name}: --{name} belongs to --along, which was not given")
     pairs = [find_pair(key) for key in dict.fromkeys(f.pairs)]
     control = find_pair(f.control) if f.control is not None else None
     if control is not None:
@@ -34,14 +52,39 @@ def main(_) -> int:
     studies = study_flags.studies("experiments.sweep", pairs, f.datasets)
     outcome = run_grid(studies)
     against = run_against_control(studies, control, outcome) if control is not None else []
+    return _end(outcome, Path(f.workdir), against=against)
+
+
+def _along() -> int:
+    """Each snapshot of a training against its start."""
+    f = flags.FLAGS
+    for other in ("pairs", "control"):
+        if f[other].present:
+            raise InputError(f"along: expected --along or --{other}, found both; give one of them")
+    found = find_snapshots(f.along, f.start, prompt=f.prompt, max_new_tokens=f.max_new_tokens)
+    studies = study_flags.studies("experiments.sweep", list(found.pairs.values()), f.datasets)
+    outcome, steps = run_along(found, studies)
+    along = report.Along(name=found.name, steps=steps)
+    return _end(outcome, Path(f.workdir) / f"along_{found.name}", along=along)
+
+
+def _end(
+    outcome: Outcome,
+    workdir: Path,
+    against: Sequence[AgainstControl] = (),
+    along: report.Along | None = None,
+) -> int:
+    """Write the report over all pairs and say where everything is."""
     for path in outcome.reports:
         print(f"report: {path}")
     print(f"{len(outcome.cells)} cells measured, {len(outcome.failures)} failed")
     if outcome.reports:
         directories = [path.parent for path in outcome.reports]
-        workdir = Path(f.workdir)
         with lock_in(workdir, "report"):  # other processes end too
-            print(f"sweep: {report.write_sweep_report(workdir, directories, against)}")
+            path = report.write_sweep_report(workdir, directories, against, along)
+            if along is not None:
+                print(f"{along.name}: {store.read_json(workdir / 'along.json')['first']}")
+        print(f"sweep: {path}")
     return study_flags.report_failures(outcome.failures)
 
 
@@ -50,6 +93,14 @@ def define_flags() -> None:
     flags.DEFINE_list("pairs", [DEFAULT_PAIR], f"Some of {', '.join(PAIRS)}.")
     flags.DEFINE_list("datasets", None, f"Some of {', '.join(DATASETS)}; default: each pair's.")
     flags.DEFINE_string("control", None, "Pair that the others are compared with.")
+    flags.DEFINE_string(
+        "along", None, "A training: tiny_grpo, tiny_sft, or a directory with a folder snapshots/."
+    )
+    flags.DEFINE_string(
+        "start", None, "along: the checkpoint that the training began with; default: step 0."
+    )
+    flags.DEFINE_string("prompt", None, f"along: text with {{question}}, or {CHAT}.")
+    flags.DEFINE_integer("max_new_tokens", None, "along: longest generated answer.", lower_bound=1)
     study_flags.define_flags()
 
 

@@ -33,7 +33,7 @@ FLOORS = (
     ("report", "bench", "posttrain"),
     ("manifest", "crosscheck", "study_flags", "labels"),
     ("grid",),
-    ("control_grid",),
+    ("control_grid", "along_grid"),
     ("run", "sweep", "api"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

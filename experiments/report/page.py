@@ -5,6 +5,7 @@ policy forbids it to fetch anything. Every text from outside is escaped.
 """
 
 import base64
+import dataclasses
 import json
 import math
 import urllib.parse
@@ -43,20 +44,34 @@ Drawn = Mapping[str, Mapping[str, Figure]]
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Training:
+    """A training whose snapshots are the study's pairs: what changes first, and its figure."""
+
+    name: str
+    first: str
+    later: str
+    figure: Figure
+
+
 def write_page(
     study: StudyResult,
     directory: Path,
     drawn: Drawn | None = None,
     folders: Mapping[str, str] | None = None,
+    training: Training | None = None,
 ) -> Path:
     """Write report.html; returns its path. Arguments as in `render`."""
     path = directory / "report.html"
-    write_text(path, render(study, drawn, folders))
+    write_text(path, render(study, drawn, folders, training))
     return path
 
 
 def render(
-    study: StudyResult, drawn: Drawn | None = None, folders: Mapping[str, str] | None = None
+    study: StudyResult,
+    drawn: Drawn | None = None,
+    folders: Mapping[str, str] | None = None,
+    training: Training | None = None,
 ) -> str:
     """The whole page of a study.
 
@@ -65,6 +80,7 @@ def render(
       drawn: `cell_figures` of cells by the cell's name, where the caller has drawn them already.
       folders: folder of each cell by the cell's name, from the page's own; None: the page links to
         no file.
+      training: what its pairs are snapshots of, if they are.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -80,6 +96,8 @@ def render(
     return environment.get_template("report.html.j2").render(
         study=study,
         several=several,
+        training=training,
+        training_image=None if training is None else data_uri(training.figure),
         verdicts=verdicts(study),
         table=[_row(cell, study.cells) for cell in study.cells],
         rises=_rises(study) if several else [],

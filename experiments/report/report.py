@@ -5,21 +5,39 @@
 <pair>/<dataset>/figures/<cell>_*.{png,pdf,svg}
 <pair>/figures/*.{png,pdf,svg}: of several cells together
 arm_control.json, arm_control.csv: of a sweep with a control, beside its report
+along.json, along.csv, figures/along_training.*: of a sweep along a training, beside its report
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from experiments import store
+from experiments.report.along import along_points
+from experiments.report.along_figure import along_figure
+from experiments.report.along_words import along_csv, along_json, first_change, later_changes
 from experiments.report.control_words import control_csv
 from experiments.report.exports import write_edges, write_tables
 from experiments.report.figures import cell_figures, figure_file, write_figures
 from experiments.report.gather import gather
-from experiments.report.page import DRAWN_CELLS, write_page
+from experiments.report.page import DRAWN_CELLS, Training, write_page
+from experiments.report.results import StudyResult
 from experiments.report.sweep_figures import sweep_figures
 from experiments.report.views_table import views_csv
 from experiments.statistics.against_control import AgainstControl, write_against_control
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Along:
+    """A training whose snapshots are compared with its start.
+
+    Attributes:
+      name: of the training.
+      steps: the step of each run directory, <workdir>/<pair>.
+    """
+
+    name: str
+    steps: Mapping[Path, int]
 
 
 def write_report(directory: Path) -> Path:
@@ -57,7 +75,10 @@ def write_report(directory: Path) -> Path:
 
 
 def write_sweep_report(
-    workdir: Path, directories: list[Path], against: Sequence[AgainstControl] = ()
+    workdir: Path,
+    directories: list[Path],
+    against: Sequence[AgainstControl] = (),
+    along: Along | None = None,
 ) -> Path:
     """Write the report and tables over several pairs.
 
@@ -65,6 +86,7 @@ def write_sweep_report(
       workdir: where they go.
       directories: those of the pairs, in it.
       against: arms against the control.
+      along: the training whose snapshots the pairs are, if they are.
 
     Returns:
       path of report.html.
@@ -73,6 +95,7 @@ def write_sweep_report(
     if against:
         write_against_control(workdir, against)
         store.write_text(workdir / "arm_control.csv", control_csv(against))
+    training = None if along is None else _write_along(workdir, study, along)
     if len(study.cells) > 1:
         write_figures(sweep_figures(study.cells, study.pairs), workdir / "figures")
     write_tables(study, workdir)
@@ -83,4 +106,19 @@ def write_sweep_report(
         for name in store.read_json(directory / "manifest.json")["cells"]
     ]
     folders = {cell.name: place for place, cell in zip(places, study.cells, strict=True)}
-    return write_page(study, workdir, folders=folders)
+    return write_page(study, workdir, folders=folders, training=training)
+
+
+def _write_along(workdir: Path, study: StudyResult, along: Along) -> Training:
+    """Write along.json, along.csv and the figure of a training's snapshots."""
+    points = along_points(study.cells, along.steps)
+    store.write_text(workdir / "along.csv", along_csv(points))
+    store.write_json(workdir / "along.json", along_json(along.name, points))
+    figure = along_figure(points)
+    write_figures({"along_training": figure}, workdir / "figures")
+    return Training(
+        name=along.name,
+        first=first_change(points),
+        later=later_changes(points),
+        figure=figure,
+    )

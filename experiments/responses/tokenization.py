@@ -12,17 +12,23 @@ from converters.gguf_tokenizer import build_tokenizer
 from experiments import store
 from experiments.errors import InputError
 from experiments.responses.questions import Question
+from experiments.study.opened import TOKENIZER_FILES
 from experiments.study.pairs import CHAT
+from experiments.study.snapshots import folder_above
 
 
 def load_tokenizer(checkpoint: Path):
-    """The tokenizer that lies in a checkpoint's folder, or in its GGUF file.
+    """The tokenizer that lies in a checkpoint's folder, or in its GGUF file; a snapshot
+    (`study.snapshots`) without one has that of the training's folder.
 
     Raises:
       InputError, CheckpointError: there is none, or it is broken.
     """
     if is_gguf(checkpoint):
         return build_tokenizer(read_header(checkpoint))
+    above = folder_above(checkpoint)
+    if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
+        checkpoint = above
     try:
         return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
     # Errors of json, of a missing key, of Rust: transformers promises no common base.
@@ -32,7 +38,8 @@ def load_tokenizer(checkpoint: Path):
 
 
 def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
-    """End-of-sequence ids from generation_config.json or config.json, or a GGUF file's metadata.
+    """End-of-sequence ids from generation_config.json or config.json, or a GGUF file's metadata; of
+    a snapshot that names none, those of the training's folder.
 
     Raises:
       InputError, CheckpointError: neither names one, or a file is broken.
@@ -47,7 +54,13 @@ def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
                 raise InputError(f"{path}: eos_token_id: expected token ids, found {stop!r:.40}")
             return tuple(stops)
     place = checkpoint if is_gguf(checkpoint) else f"{checkpoint}: config.json"
-    raise InputError(f"{place}: expected eos_token_id, found none")
+    above = folder_above(checkpoint)
+    also = "" if above is None else f" there or in {above}"
+    raise InputError(f"{place}: expected eos_token_id{also}, found none")
+
+
+def _has_tokenizer(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 
 def _stated_ids(checkpoint: Path) -> Iterator[tuple[Path, Any]]:
@@ -55,9 +68,10 @@ def _stated_ids(checkpoint: Path) -> Iterator[tuple[Path, Any]]:
     if is_gguf(checkpoint):
         yield checkpoint, token_ids(read_header(checkpoint))
         return
-    for name in ("generation_config.json", "config.json"):
-        if (checkpoint / name).exists():
-            yield checkpoint / name, store.read_json(checkpoint / name)
+    for folder in (checkpoint, folder_above(checkpoint)):
+        for name in ("generation_config.json", "config.json"):
+            if folder is not None and (folder / name).exists():
+                yield folder / name, store.read_json(folder / name)
 
 
 def encode_prompt(tokenizer, prompt: str, question: Question) -> list[int]:

@@ -46,7 +46,8 @@ class OpenStudy:
       checkpoints: local directory or GGUF file of each side.
       configs: shape of each side.
       hashes: SHA-256 of each side's checkpoint.
-      answer_dtypes: each checkpoint's own dtype, in which its answers are generated.
+      answer_dtypes: in which each side's answers are generated: `Study.answer_dtype`, or the
+        checkpoint's own.
       mesh: devices.
     """
 
@@ -94,7 +95,7 @@ class OpenStudy:
         return self._load(side, answering=False)
 
     def load_to_answer(self, side: Side) -> Checkpoint:
-        """A side's model on the mesh in its own dtype, its layers separate; raises as `load`."""
+        """A side's model on the mesh in its answers' dtype, its layers separate; raises as `load`."""
         return self._load(side, answering=True)
 
     def _load(self, side: Side, *, answering: bool) -> Checkpoint:
@@ -104,7 +105,7 @@ class OpenStudy:
             try:
                 self._loaded[side, answering] = load_checkpoint(
                     self.checkpoints[side],
-                    dtype=None if answering else dtype,
+                    dtype=self.study.answer_dtype if answering else dtype,
                     shardings=parameter_shardings(config, self.mesh, separate=answering),
                     separate=answering,
                 )
@@ -155,7 +156,9 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         checkpoints=checkpoints,
         configs=configs,
         hashes={side: checkpoint_hash(checkpoints[side]) for side in SIDES},
-        answer_dtypes={side: checkpoint_dtype(checkpoints[side]) for side in SIDES},
+        answer_dtypes={
+            side: study.answer_dtype or checkpoint_dtype(checkpoints[side]) for side in SIDES
+        },
         mesh=mesh,
     )
     check_same("checkpoints", json.dumps(opened.hashes))
@@ -170,7 +173,10 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     )
     if study.responses is None and study.imported is None:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
-        say(f"precision: answers as the checkpoints ({own}), scores {weight_dtype(study.numerics)}")
+        answers = (
+            f"in {study.answer_dtype}" if study.answer_dtype else f"as the checkpoints ({own})"
+        )
+        say(f"precision: answers {answers}, scores {weight_dtype(study.numerics)}")
     shapes = {
         side: Shape(config=configs[side], dtype=opened.answer_dtypes[side], origin="")
         for side in SIDES
@@ -181,7 +187,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
 
 
 # Files that decide how a checkpoint's prompts and texts become tokens.
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
@@ -200,7 +206,7 @@ def _check_different(opened: OpenStudy) -> None:
     which = pair.rl if pair.base == pair.rl else f"{pair.base} and {pair.rl}"
     found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
     found += "the two models are identical, and nothing is measured"
-    differing = [name for name in _TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
+    differing = [name for name in TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
     if differing and not (is_gguf(base) or is_gguf(rl)):  # whose tokenizer lies inside
         found += f"; only tokenizer files differ ({', '.join(differing)})"
     raise InputError(f"{found}; give the checkpoints before and after post-training")

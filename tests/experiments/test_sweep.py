@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,7 +11,9 @@ from html_page import Page, edges_of
 
 from experiments.statistics.metrics import METRICS
 from experiments.statistics.views import VIEWS
+from experiments.study.pairs import PAIRS as REGISTERED
 
+SHIPPED = Path(REGISTERED["tiny_grpo"].rl) / "snapshots"
 PAIRS = ("tiny_grpo", "mistral", "tiny_dpo")
 
 
@@ -112,3 +116,45 @@ def test_mistakes_end_in_one_line_and_leave_nothing(processes, tmp_path, flag, s
     assert done.code == 1
     assert said in done.error
     assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (
+            ["--along=tiny_grpo", "--pairs=tiny_dpo"],
+            "along: expected --along or --pairs, found both",
+        ),
+        (
+            ["--along=tiny_grpo", "--control=tiny_sft"],
+            "along: expected --along or --control, found",
+        ),
+        (["--along=tiny_ppo"], "with a folder snapshots/ of checkpoints named by their step"),
+        (["--along=tiny_grpo", "--start=no/such/start"], "start no/such/start: no such directory"),
+        (["--along=tiny_grpo", "--alpha=2"], "alpha: expected a number in (0, 1], found 2"),
+        (["--start=tiny_start"], "start: --start belongs to --along, which was not given"),
+        (["--max_new_tokens=9"], "max_new_tokens: --max_new_tokens belongs to --along"),
+    ],
+)
+def test_mistakes_along_a_training_end_in_one_line(processes, tmp_path, flags, said):
+    done = processes.run("experiments.sweep", *flags, f"--workdir={tmp_path / 'runs'}")
+    assert done.code == 1
+    assert said in done.error
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_sweep_along_a_training_says_what_changes_first(processes, tmp_path):
+    training = tmp_path / "mine"
+    shutil.copytree(SHIPPED / "00008", training / "snapshots" / "00008")
+    for name in ("tokenizer.json", "tokenizer_config.json", "config.json"):
+        shutil.copy(SHIPPED.parent / name, training / name)
+    done = processes.run(
+        "experiments.sweep", f"--along={training}", f"--start={SHIPPED.parents[1] / 'tiny_start'}",
+        "--datasets=arithmetic", "--prompt=Question: {question}\nAnswer:", "--max_new_tokens=48",
+        "--num_questions=12", "--alpha=0.3", "--fidelity=off", f"--workdir={tmp_path / 'runs'}",
+    )  # fmt: skip
+    assert done.code == 0
+    folder = tmp_path / "runs" / "along_mine"
+    first = json.loads((folder / "along.json").read_text())["first"]
+    assert done.stdout[-2:] == [f"mine: {first}", f"sweep: {folder / 'report.html'}"]
+    assert (folder / "mine_step8" / "report.html").is_file()

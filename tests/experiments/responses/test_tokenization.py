@@ -109,3 +109,37 @@ def test_a_template_that_begins_with_what_the_tokenizer_adds_has_it_once():
     assert found.count(first[1]) == 1
     bare = encode_prompt(tokenizer, "Question: {question}\nAnswer:", asked)
     assert bare == found, "without a template the tokenizer adds it"
+
+
+@pytest.fixture
+def snapshot(folder):
+    """A snapshot of a training whose tokenizer and stop tokens lie in the training's folder."""
+    path = folder / "snapshots" / "00008"
+    path.mkdir(parents=True)
+    (path / "config.json").write_text(json.dumps({"model_type": "llama"}))
+    return path
+
+
+def test_a_snapshot_without_its_own_has_the_tokenizer_and_stop_tokens_of_the_folder_above(snapshot):
+    text = "Question: How many books?"
+    assert load_tokenizer(snapshot)(text)["input_ids"] == load_tokenizer(START)(text)["input_ids"]
+    assert stop_tokens(snapshot) == stop_tokens(START)
+
+
+def test_what_a_snapshot_has_itself_comes_first(snapshot):
+    (snapshot / "config.json").write_text(json.dumps({"eos_token_id": 7}))
+    assert stop_tokens(snapshot) == (7,)
+    (snapshot / "tokenizer.json").write_text("broken")
+    with pytest.raises(InputError, match="00008: expected a tokenizer, found "):
+        load_tokenizer(snapshot)
+
+
+def test_a_snapshot_whose_training_names_nothing_either_is_one_line(snapshot):
+    above = snapshot.parent.parent
+    for path in above.glob("*.json"):
+        path.unlink()
+    with pytest.raises(InputError, match=r"00008: expected a tokenizer, found "):
+        load_tokenizer(snapshot)
+    said = f"00008: config.json: expected eos_token_id there or in {above}, found none$"
+    with pytest.raises(InputError, match=said):
+        stop_tokens(snapshot)

@@ -1,6 +1,7 @@
 """A model on the device: answers in the checkpoint's dtype, scores in the numerics', never both; and
 two models that are one are refused."""
 
+import dataclasses
 import gc
 import json
 import shutil
@@ -67,6 +68,16 @@ def test_answers_keep_the_checkpoints_precision_and_scores_have_the_numerics(ope
     gc.collect()
     assert first() is None, "two forms of a model in memory"
     assert opened.load("base").params is scored
+
+
+def test_answers_have_the_studys_dtype_where_it_states_one(opened, tmp_path):
+    """As along a training, whose snapshots are stored in fewer bits than its start."""
+    study = dataclasses.replace(opened[0].study, answer_dtype="float32")
+    said = []
+    wider = open_study(study, said.append)
+    assert said[-1] == "precision: answers in float32, scores float32"
+    assert set(wider.answer_dtypes.values()) == {"float32"}
+    assert dtypes(wider.load_to_answer("rl").params) == {"float32"}
 
 
 def test_two_forms_of_one_model_are_refused_as_identical(tmp_path):

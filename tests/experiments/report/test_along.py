@@ -1,0 +1,98 @@
+"""What a training has changed by each step, from saved files and by hand arithmetic."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+from saved_study import PAIR, save_answers, save_study
+from toy_study import scores
+
+from experiments.report.along import ACCURACY, FIDELITY, accuracy_point, along_points
+from experiments.report.gather import gather
+from experiments.statistics.metrics import METRICS
+from experiments.statistics.trend import trend
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    """Steps 2 and 10, the later one first; only the scores of step 10 have doubled."""
+    workdir, steps = tmp_path_factory.mktemp("along"), {}
+    start = scores(1, 12, seed=1)
+    for step in (10, 2):
+        pair = dataclasses.replace(PAIR, key=f"toy_step{step}", series=f"toy_step{step}")
+        directory = save_study(
+            workdir, start, start * np.float32(2 if step == 10 else 1), pair=pair
+        )
+        save_answers(directory, "base", [True, False, False, False])
+        save_answers(directory, "rl", [True, step == 10, False, False])
+        steps[directory] = step
+    return gather(list(steps)).cells, steps
+
+
+def test_every_measure_of_every_step_stands_once_and_steps_rise_as_numbers(saved):
+    cells, steps = saved
+    points = along_points(cells, steps)
+    assert list(dict.fromkeys(point.step for point in points)) == [2, 10]
+    for step in (2, 10):
+        own = [p.measure for p in points if p.step == step and p.view in ("", "published")]
+        assert own == [ACCURACY, *(metric.key for metric in METRICS)], "nothing was cut"
+    (cell,) = [cell for cell in cells if cell.pair == "toy_step10"]
+    for metric, comparison in cell.measured:
+        (point,) = [
+            p for p in points if (p.step, p.measure, p.view) == (10, metric.key, "published")
+        ]
+        assert (point.start, point.snapshot) == (comparison.base, comparison.rl)
+        assert (point.low, point.high) == comparison.relative_interval
+        assert (point.trend, point.choice) == (trend(comparison), "0.3")
+    doubled = next(p for p in points if p.step == 10 and p.measure == METRICS[0].key)
+    assert doubled.relative == pytest.approx(1.0)
+    assert doubled.trend == "rises"
+    right = [p.snapshot for p in points if p.measure == ACCURACY]
+    assert right == [0.25, 0.5]
+
+
+def test_fidelity_has_changed_where_the_intervals_do_not_meet(saved):
+    cells, steps = saved
+
+    def side(low, value, high):
+        return {"spearman": value, "samples": 12, "intervals": {"spearman": [low, high]}}
+
+    def trend_of(rl):
+        fidelity = {"base": side(0.4, 0.5, 0.6), "rl": rl}
+        changed = [dataclasses.replace(cell, fidelity=fidelity) for cell in cells]
+        points = along_points(changed, steps)
+        found = [p for p in points if p.measure == FIDELITY]
+        assert [p.step for p in found] == [2, 10]
+        assert found[0].relative == pytest.approx((rl["spearman"] - 0.5) / 0.5)
+        return found[0].trend
+
+    assert trend_of(side(0.1, 0.2, 0.3)) == "falls"
+    assert trend_of(side(0.61, 0.7, 0.8)) == "rises"
+    assert trend_of(side(0.55, 0.7, 0.8)) == "unclear"
+    assert trend_of(side(math.nan, 0.9, math.nan)) == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "expected"),
+    [
+        (6, 0, "rises"),  # 2 / 2^6 = 0.031
+        (5, 0, "unclear"),  # 2 / 2^5 = 0.0625
+        (0, 6, "falls"),
+        (8, 1, "rises"),  # 2 (1 + 9) / 2^9 = 0.039
+        (7, 1, "unclear"),  # 2 (1 + 8) / 2^8 = 0.070
+        (0, 0, "unclear"),
+    ],
+)
+def test_accuracy_has_changed_by_mcnemars_exact_test(gained, lost, expected):
+    base = [True] * 3 + [False] * gained + [True] * lost
+    rl = [True] * 3 + [True] * gained + [False] * lost
+    point = accuracy_point(8, "math", base, rl)
+    assert point.trend == expected
+    assert point.start == pytest.approx((3 + lost) / len(base))
+    assert point.snapshot == pytest.approx((3 + gained) / len(rl))
+    assert point.low <= point.snapshot <= point.high + 1e-12
+
+
+def test_a_start_without_a_right_answer_has_no_relative_change():
+    assert math.isnan(accuracy_point(8, "math", [False] * 7, [True] * 7).relative)
