@@ -47,6 +47,7 @@ setup(
         "huggingface_hub",
         "gguf",
         "filelock",
+        "sentencepiece",
         "xarray",
         "pandas",
         # Questions and answers that the Hub and other programs keep as parquet.
@@ -54,6 +55,8 @@ setup(
     ],
     extras_require={
         "test": ["pytest>=9", "pytest-xdist>=3.8"],
+        # The oracle of merged adapters; it needs torch.
+        "peft": ["torch>=2.6", "peft>=0.18"],
         # Cross-checks against PyTorch, and reading pytorch_model*.bin; the CPU build is enough.
         "torch": ["torch>=2.6"],
         # A real language model of 135 million parameters as one GGUF file, for tests and first tries.

@@ -1,15 +1,19 @@
-r"""Convert a checkpoint: Hugging Face or GGUF -> Orbax, or to Hugging Face with --to_hf.
+r"""Convert a checkpoint: Hugging Face, GGUF or a LoRA adapter -> Orbax, or Hugging Face with --to_hf.
 
     python -m converters.convert --checkpoint=HF_DIR --output=DIR
     python -m converters.convert --checkpoint=ORBAX_DIR --output=HF_DIR --to_hf
     python -m converters.convert --checkpoint=FILE.gguf --output=DIR [--to_hf]
+    python -m converters.convert --checkpoint=ADAPTER_DIR --output=DIR [--base=HF_DIR] [--to_hf]
 
 One layer is in memory at a time; the tensors' bits do not change, but those of a quantised GGUF file,
-which become float32. The output appears whole or not at all. Last line: converted: <output>
+which become float32. Weights that an adapter changes are rounded to its base's dtype. The output appears
+whole or not at all. Last line: converted: <output>
 """
 
 import collections
+import json
 import math
+import shutil
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,12 +22,16 @@ from tqdm import tqdm
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.adapter_config import CONFIG as ADAPTER
+from converters.adapter_config import base_of, give_base, is_adapter
+from converters.adapter_weights import changed_settings
 from converters.binary import run_main
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.gguf_folder import write_companions
 from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
+from converters.load import TOKENIZER_FILES
 from converters.save import copy_companions, write_safetensors
 from converters.staging import check_room, staged
 
@@ -42,6 +50,7 @@ def to_orbax(source: Path, output: Path) -> None:
     with open_weights(source) as reader, staged(output) as staging:
         mapping.check_complete(config, reader, source, family)
         check_room(output, _bytes_of(table, reader))
+        _say(reader)
         _add_companions(source, staging, reader)
         groups = collections.defaultdict(list)
         for entry in table:
@@ -56,13 +65,14 @@ def to_orbax(source: Path, output: Path) -> None:
 
 
 def to_hf(source: Path, output: Path) -> None:
-    """Convert to Hugging Face format, a converted checkpoint bit for bit, or a GGUF file.
+    """Convert to Hugging Face format: a converted checkpoint bit for bit, a GGUF file, or an adapter
+    merged into its base.
 
     Raises:
       CheckpointError: the source is neither or does not fit, or the output exists.
     """
-    if is_gguf(source):
-        _gguf_to_hf(source, output)
+    if is_gguf(source) or is_adapter(source):
+        _merged_to_hf(source, output)
         return
     if not orbax.is_orbax(source):
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
@@ -88,27 +98,44 @@ def to_hf(source: Path, output: Path) -> None:
         write_safetensors(staging, tensors, size)
 
 
-def _gguf_to_hf(source: Path, output: Path) -> None:
+def _merged_to_hf(source: Path, output: Path) -> None:
     config = read_config(source)
-    table = mapping.table(config)
+    family = read_family(source)
+    table = mapping.table(config, family)
     with open_weights(source) as reader, staged(output) as staging:
-        mapping.check_complete(config, reader, source)
+        mapping.check_complete(config, reader, source, family)
         size = _bytes_of(table, reader)
         check_room(output, size)
         _add_companions(source, staging, reader)
-        tensors = (
-            (entry.hf_name, mapping.read_entry(entry, reader).reshape(entry.hf_shape))
-            for entry in _progress(table, "tensor")
+        _say(reader)
+        tensors = mapping.hf_tensors(
+            _progress(table, "tensor"), lambda entry: mapping.read_entry(entry, reader)
         )
         write_safetensors(staging, tensors, size)
 
 
 def _add_companions(source: Path, staging: Path, reader) -> None:
-    """Config, tokenizer and the other small files: copied, or written from a GGUF file's metadata."""
-    if is_gguf(source):
-        write_companions(source, staging, reader.dtype("model.embed_tokens.weight").name)
+    """Config, tokenizer and the other small files: copied, or written from a GGUF file's metadata; of an
+    adapter, its base's with its own tokenizer over them."""
+    base = base_of(source) if is_adapter(source) else source
+    if is_gguf(base):
+        write_companions(base, staging, reader.dtype("model.embed_tokens.weight").name)
     else:
-        copy_companions(source, staging)
+        copy_companions(base, staging)
+    if is_adapter(source):
+        for name in TOKENIZER_FILES:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, staging / name)
+        (staging / ADAPTER).unlink(missing_ok=True)
+        settings = json.loads((staging / "config.json").read_text(encoding="utf-8"))
+        settings |= changed_settings(source)
+        text = json.dumps(settings, indent=2) + "\n"
+        (staging / "config.json").write_text(text, encoding="utf-8")
+
+
+def _say(reader) -> None:
+    for note in reader.notes:
+        print(f"note: {note}")
 
 
 def _bytes_of(table, reader) -> int:
@@ -125,6 +152,8 @@ def main(_) -> None:
     source, output = Path(flags.FLAGS.checkpoint), Path(flags.FLAGS.output)
     if not source.is_dir() and not is_gguf(source):
         raise CheckpointError(f"{source}: no such checkpoint directory")
+    if flags.FLAGS.base is not None:
+        give_base(source, flags.FLAGS.base)
     (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
     print(f"converted: {output}")
 
@@ -135,6 +164,9 @@ def define_flags() -> None:
         "checkpoint", None, "Checkpoint directory or .gguf file to read.", required=True
     )
     flags.DEFINE_string("output", None, "Directory to write; must not exist.", required=True)
+    flags.DEFINE_string(
+        "base", None, "Base of an adapter, where its own record does not lead to it."
+    )
     flags.DEFINE_bool("to_hf", False, "Convert to Hugging Face format, not to Orbax.")
 
 

@@ -6,12 +6,12 @@ rename and fill in keys, so that a forgotten key would pass unnoticed. A key tha
 pass is honoured or refused by name; one that nothing here knows is ignored with a warning (hf_keys).
 """
 
-import json
-import math
 import warnings
 from pathlib import Path
 from typing import Any
 
+from converters.adapter_config import base_of, is_adapter
+from converters.adapter_weights import changed_settings
 from converters.errors import CheckpointError, CheckpointWarning
 from converters.families import FAMILIES, Family
 from converters.gguf_config import config_of
@@ -20,6 +20,7 @@ from converters.hf_fields import read_fields, write_fields
 from converters.hf_keys import unknown_keys
 from converters.hf_rope import read_rope, write_rope
 from converters.hf_values import shown
+from converters.json_file import read_json
 from converters.other_families import why_not
 from eap_jax.config import ModelConfig
 
@@ -30,40 +31,14 @@ _BY_MODEL_TYPE = {family.model_type: family for family in FAMILIES.values()}
 _MOST_PARAMETERS = 2**60
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file.
-
-    Raises:
-      CheckpointError: no such file, not JSON, or not an object.
-    """
-    try:
-        data = json.loads(
-            path.read_text(encoding="utf-8"), parse_constant=_refuse, parse_float=_finite
-        )
-    except FileNotFoundError:
-        raise CheckpointError(f"{path}: no such file") from None
-    except ValueError as error:  # not JSON, not UTF-8, NaN, or beyond a float
-        raise CheckpointError(f"{path}: expected JSON, found {error}") from None
-    except RecursionError:
-        raise CheckpointError(
-            f"{path}: expected JSON, found objects or lists nested too deeply"
-        ) from None
-    if not isinstance(data, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(data).__name__}")
-    return data
-
-
 def read_config(directory: str | Path) -> ModelConfig:
-    """The model of a checkpoint's directory or GGUF file.
+    """The model of a checkpoint's directory or GGUF file; of an adapter, that of its base.
 
     Raises:
       CheckpointError: config.json is missing or broken, or holds a key or a value that the model
         cannot honour; the message names it.
     """
-    if is_gguf(directory):
-        return parse_config(config_of(read_header(directory)), str(directory))
-    path = Path(directory) / "config.json"
-    return parse_config(read_json(path), str(path))
+    return parse_config(*read_settings(directory))
 
 
 def read_family(directory: str | Path) -> Family:
@@ -72,10 +47,28 @@ def read_family(directory: str | Path) -> Family:
     Raises:
       CheckpointError: config.json is missing or broken, or names none of `ARCHITECTURES`.
     """
+    return _family(*read_settings(directory))
+
+
+def read_settings(directory: str | Path) -> tuple[dict[str, Any], str]:
+    """What config.json says of a checkpoint, or would say of a GGUF file or of an adapter merged into
+    its base; and the place of it, for messages.
+
+    Raises:
+      CheckpointError: a file is missing or broken, or an adapter has no base here.
+    """
+    if not is_adapter(directory):
+        return own_settings(directory)
+    data, place = own_settings(base_of(directory))
+    return data | changed_settings(directory), place
+
+
+def own_settings(directory: str | Path) -> tuple[dict[str, Any], str]:
+    """As `read_settings`, of the weights alone where an adapter lies beside them."""
     if is_gguf(directory):
-        return _family(config_of(read_header(directory)), str(directory))
+        return config_of(read_header(directory)), str(directory)
     path = Path(directory) / "config.json"
-    return _family(read_json(path), str(path))
+    return read_json(path), str(path)
 
 
 def parse_config(data: dict[str, Any], place: str = "config.json") -> ModelConfig:
@@ -183,14 +176,3 @@ def to_hf_config(
     if parse_config(data, "config.json") != config:
         raise CheckpointError(f"{architecture} cannot express the model {config}")
     return data
-
-
-def _refuse(text: str):
-    raise ValueError(text)
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text[:40]}, which is beyond every float")
-    return value

@@ -1,34 +1,25 @@
-"""Lazy reader of a checkpoint's weights: one tensor in memory at a time.
+"""A checkpoint's folder or file -> the reader of its weights, under Hugging Face's names.
 
 Reads `model.safetensors`, sharded safetensors with their index, and, where a checkpoint has nothing
-else, `pytorch_model*.bin` through torch with `weights_only=True`. GGUF files have a reader of their own.
+else, `pytorch_model*.bin`; GGUF files; and adapters, merged into their base while it is read.
 """
 
-import json
-import math
-import warnings
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import ml_dtypes
-import numpy as np
-import safetensors
-
+from converters.adapter_config import base_of, is_adapter, is_beside_base
+from converters.adapter_weights import ADAPTER_FILES, MergedReader, open_adapter
 from converters.errors import CheckpointError
+from converters.foreign_weights import check_fetched, described
 from converters.gguf_file import is_gguf
 from converters.gguf_weights import GGUFReader
-from converters.hf_config import read_json
-from converters.pieces import PIECE, assemble
-
-DTYPES = {
-    "F32": np.dtype(np.float32),
-    "F16": np.dtype(np.float16),
-    "BF16": np.dtype(ml_dtypes.bfloat16),
-}
+from converters.hf_config import own_settings, parse_config
+from converters.json_file import read_json
+from converters.named_weights import NamedReader
+from converters.tensor_names import EMBED, HEAD
+from converters.weight_files import SafetensorsReader, TorchReader
 
 
-def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader | GGUFReader":
+def open_weights(directory: str | Path) -> NamedReader | MergedReader:
     """Reader of a checkpoint's directory or GGUF file; a context manager.
 
     Raises:
@@ -36,20 +27,60 @@ def open_weights(directory: str | Path) -> "SafetensorsReader | TorchReader | GG
         index that contradicts its shards, or pickle weights without torch installed.
     """
     directory = Path(directory)
+    if not is_adapter(directory):
+        return _open_named(directory)
+    base, adapter = base_of(directory), open_adapter(directory)
+    reader = _open_named(base)
+    if adapter.changed_settings and HEAD not in reader.names and _is_tied(base):
+        reader.share(EMBED, HEAD)  # the adapter changes one of the two
+    return MergedReader(reader, adapter, beside=base == directory)
+
+
+def weight_files(directory: str | Path) -> list[Path]:
+    """The files that `open_weights` reads of a folder's own weights; an adapter's too.
+
+    Raises:
+      CheckpointError: there are none, or an index is broken.
+    """
+    directory = Path(directory)
+    files = [directory / name for name in ADAPTER_FILES if (directory / name).exists()][:1]
+    if is_adapter(directory) and not is_beside_base(directory):
+        return files
+    return [*_find(directory)[0], *(files if is_adapter(directory) else ())]
+
+
+def _is_tied(directory: Path) -> bool:
+    """Of the weights alone, whatever an adapter beside them says."""
+    if not is_gguf(directory) and not (directory / "config.json").exists():
+        return False
+    return parse_config(*own_settings(directory)).tied_embeddings
+
+
+def _open_named(directory: Path) -> NamedReader:
     if is_gguf(directory):
-        return GGUFReader(directory)
+        return NamedReader(GGUFReader(directory))
+    shards, weight_map = _find(directory)
+    for shard in shards:
+        check_fetched(shard)
+    pickled = shards[0].suffix == ".bin"
+    reader = NamedReader((TorchReader if pickled else SafetensorsReader)(shards, weight_map))
+    if HEAD in reader.names and EMBED not in reader.names and _is_tied(directory):
+        reader.share(HEAD, EMBED)
+    return reader
+
+
+def _find(directory: Path) -> tuple[list[Path], dict[str, str] | None]:
+    """The files of a folder's weights, and which tensor is in which where an index says so."""
     # Where a folder holds several, transformers' order decides.
-    if (directory / "model.safetensors").exists():
-        return SafetensorsReader([directory / "model.safetensors"], None)
-    if (directory / "model.safetensors.index.json").exists():
-        return SafetensorsReader(*_indexed(directory, "model.safetensors.index.json"))
-    if (directory / "pytorch_model.bin").exists():
-        return TorchReader([directory / "pytorch_model.bin"], None)
-    if (directory / "pytorch_model.bin.index.json").exists():
-        return TorchReader(*_indexed(directory, "pytorch_model.bin.index.json"))
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        if (directory / name).exists():
+            return [directory / name], None
+        if (directory / f"{name}.index.json").exists():
+            return _indexed(directory, f"{name}.index.json")
+    found = described(directory)
     raise CheckpointError(
         f"{directory}: expected model.safetensors, model.safetensors.index.json or "
-        "pytorch_model.bin, found none of them"
+        f"pytorch_model.bin, found {found or 'none of them'}"
     )
 
 
@@ -71,197 +102,3 @@ def _indexed(directory: Path, name: str) -> tuple[list[Path], dict[str, str]]:
         if not shard.exists():
             raise CheckpointError(f"{path}: names the shard {shard.name}, which is missing")
     return shards, weight_map
-
-
-class _Reader:
-    """What both formats share: which file holds which tensor."""
-
-    def __init__(self, shards: list[Path], weight_map: dict[str, str] | None):
-        self._place: dict[str, int] = {}
-        self.shards = shards
-        for number, shard in enumerate(shards):
-            for tensor in self._open(number, shard):
-                if tensor in self._place:
-                    first = shards[self._place[tensor]].name
-                    raise CheckpointError(f"{shard}: tensor {tensor} is also in {first}")
-                self._place[tensor] = number
-        for tensor, file in (weight_map or {}).items():
-            found = self._place.get(tensor)
-            if found is None or shards[found].name != file:
-                where = "no shard" if found is None else shards[found].name
-                raise CheckpointError(
-                    f"{shards[0].parent / file}: expected tensor {tensor} as the index says, found "
-                    f"it in {where}"
-                )
-
-    @property
-    def names(self) -> list[str]:
-        """Names of all tensors."""
-        return list(self._place)
-
-    def file_of(self, name: str) -> Path:
-        """The file that holds a tensor, for messages."""
-        return self.shards[self._place[name]]
-
-    def read(self, name: str) -> np.ndarray:
-        """One tensor, a copy of its own.
-
-        Raises:
-          CheckpointError: as `pieces`.
-        """
-        return assemble(self.pieces(name), self.shape(name), self.dtype(name))
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self._opened = []
-
-
-class SafetensorsReader(_Reader):
-    """Reads tensors from safetensors files.
-
-    The library checks each file's header against its size; the bytes are then read, not mapped: the
-    pages of a mapped file stay in memory, and a 7B model would fill a small machine.
-    """
-
-    def __init__(self, shards, weight_map):
-        self._opened, self._offsets = [], []
-        super().__init__(shards, weight_map)
-
-    def _open(self, number: int, shard: Path) -> list[str]:
-        try:
-            handle = safetensors.safe_open(shard, framework="np")
-        except (safetensors.SafetensorError, OSError) as error:
-            raise CheckpointError(f"{shard}: not a whole safetensors file: {error}") from None
-        self._opened.append(handle)
-        with shard.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
-        header.pop("__metadata__", None)
-        self._offsets.append(
-            {n: 8 + length + part["data_offsets"][0] for n, part in header.items()}
-        )
-        return list(handle.keys())
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor, without reading it."""
-        return tuple(self._opened[self._place[name]].get_slice(name).get_shape())
-
-    def dtype(self, name: str) -> np.dtype:
-        """Dtype of a tensor, without reading it.
-
-        Raises:
-          CheckpointError: not float32, float16 or bfloat16.
-        """
-        code = self._opened[self._place[name]].get_slice(name).get_dtype()
-        if code not in DTYPES:
-            raise CheckpointError(
-                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(DTYPES)}, "
-                f"found {code}"
-            )
-        return DTYPES[code]
-
-    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
-        """A tensor's numbers in order, some at a time; each piece is valid until the next one.
-
-        Args:
-          name: of the tensor.
-          start: place of the first number.
-          count: how many; None: to the end.
-
-        Raises:
-          CheckpointError: the file ends early.
-        """
-        count = math.prod(self.shape(name)) - start if count is None else count
-        dtype = self.dtype(name)
-        # One small buffer for all: fresh pages for a large one cost more than reading them.
-        buffer = np.empty(min(count, PIECE), dtype)
-        with self.file_of(name).open("rb", buffering=0) as file:
-            file.seek(self._offsets[self._place[name]][name] + start * dtype.itemsize)
-            for first in range(0, count, PIECE):
-                piece = buffer[: count - first]
-                unread = memoryview(piece.view(np.uint8))
-                while unread:
-                    done = file.readinto(unread)
-                    if not done:
-                        found = first + piece.size - -(-len(unread) // dtype.itemsize)
-                        raise CheckpointError(
-                            f"{self.file_of(name)}: tensor {name}: expected {count} numbers, "
-                            f"found {found}"
-                        )
-                    unread = unread[done:]
-                yield piece
-
-
-class TorchReader(_Reader):
-    """Reads tensors from pickle checkpoints; torch maps the file and loads nothing but tensors."""
-
-    def __init__(self, shards, weight_map):
-        try:
-            import torch
-        except ImportError:
-            raise CheckpointError(
-                f"{shards[0]}: pickle weights need torch (pip install torch); "
-                "safetensors weights do not"
-            ) from None
-        self._torch = torch
-        self._opened = []
-        super().__init__(shards, weight_map)
-
-    def _open(self, number: int, shard: Path) -> list[str]:
-        try:
-            with warnings.catch_warnings():  # about the pickle's protocol; it loads or it does not
-                warnings.simplefilter("ignore")
-                # Files of torch before 1.6 are no archives, and cannot be mapped.
-                mapped = zipfile.is_zipfile(shard)
-                tensors = self._torch.load(
-                    shard, map_location="cpu", weights_only=True, mmap=mapped
-                )
-        except Exception as error:  # torch raises whatever its unpickler met
-            # Its advice, to load the file unguarded, comes before the reason.
-            reason = str(error).split("trusted source.")[-1]
-            reason = reason.split("WeightsUnpickler error:")[-1].strip() or repr(error)
-            reason = reason.splitlines()[0].split(". ")[0]
-            raise CheckpointError(f"{shard}: not a loadable weights file: {reason}") from None
-        if not isinstance(tensors, dict) or not all(
-            isinstance(name, str) and isinstance(tensor, self._torch.Tensor)
-            for name, tensor in tensors.items()
-        ):
-            raise CheckpointError(f"{shard}: expected a dictionary of tensors by name")
-        self._opened.append(tensors)
-        return list(tensors)
-
-    def _tensor(self, name: str):
-        return self._opened[self._place[name]][name]
-
-    def shape(self, name: str) -> tuple[int, ...]:
-        """Shape of a tensor."""
-        return tuple(self._tensor(name).shape)
-
-    def dtype(self, name: str) -> np.dtype:
-        """Dtype of a tensor; an error unless float32, float16 or bfloat16."""
-        code = str(self._tensor(name).dtype).removeprefix("torch.")
-        known = {str(dtype): dtype for dtype in DTYPES.values()}
-        if code not in known:
-            raise CheckpointError(
-                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(known)}, "
-                f"found {code}"
-            )
-        return known[code]
-
-    def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
-        """A tensor's numbers in one piece, all or `count` from `start` on; bfloat16 travels as its
-        bits, which both know."""
-        tensor = self._tensor(name).detach().contiguous().reshape(-1)
-        tensor = tensor[start : None if count is None else start + count]
-        if tensor.dtype == self._torch.bfloat16:
-            yield tensor.view(self._torch.int16).numpy().view(ml_dtypes.bfloat16)
-        else:
-            yield tensor.numpy()
-
-
-def write_index(path: Path, weight_map: dict[str, str], total_bytes: int) -> None:
-    """Write a sharded checkpoint's index."""
-    data = {"metadata": {"total_size": total_bytes}, "weight_map": weight_map}
-    path.write_text(json.dumps(data, indent=2, sort_keys=True) + "\n")

@@ -12,12 +12,21 @@ import jax.numpy as jnp
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.adapter_config import CONFIG as ADAPTER
+from converters.adapter_config import base_of, is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.hf_config import read_config, read_family
-from converters.hf_weights import open_weights
+from converters.hf_weights import open_weights, weight_files
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import parameter_axes, parameter_shapes
+
+# Files that decide how a checkpoint's prompts and texts become tokens.
+TOKENIZER_FILES = (
+    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "merges.txt", "spiece.model", "chat_template.jinja",
+    "chat_template.json",
+)  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -102,23 +111,45 @@ def checkpoint_dtype(path: str | Path) -> str:
 
 
 def checkpoint_hash(path: str | Path) -> str:
-    """SHA-256 of a checkpoint's config and weights, names included, for manifests; of a GGUF file
-    its contents."""
+    """SHA-256 of a checkpoint's config, weights and tokenizer, names included, for manifests; of a GGUF
+    file its contents; of an adapter its base's too.
+
+    Raises:
+      CheckpointError: there are no weights.
+    """
     path = Path(path)
-    digest = hashlib.sha256()
     if is_gguf(path):
         with path.open("rb") as handle:
             return hashlib.file_digest(handle, "sha256").hexdigest()
-    for file in sorted(p for p in path.rglob("*") if p.is_file()):
-        name = file.relative_to(path).as_posix()
-        converted = name.startswith(("ends/", "blocks/"))
-        if name != "config.json" and not converted and not name.endswith((".safetensors", ".bin")):
-            continue
-        digest.update(name.encode() + b"\0")
+    if orbax.is_orbax(path):
+        parts = (part for place in ("ends", "blocks") for part in (path / place).rglob("*"))
+        files = {part for part in parts if part.is_file()}
+    else:
+        files = set(weight_files(path))
+    files |= {path / name for name in ("config.json", ADAPTER, *TOKENIZER_FILES)}
+    digest = hashlib.sha256()
+    for file in sorted(file for file in files if file.is_file()):
+        digest.update(file.relative_to(path).as_posix().encode() + b"\0")
         with file.open("rb") as handle:
             while chunk := handle.read(1 << 20):
                 digest.update(chunk)
+    if is_adapter(path) and not is_beside_base(path):
+        digest.update(checkpoint_hash(base_of(path)).encode())
     return digest.hexdigest()
+
+
+def checkpoint_notes(path: str | Path) -> list[str]:
+    """One line for each thing about a checkpoint's weights that a user should know: an adapter that is
+    merged in, prefixes that were removed, tensors that are left out.
+
+    Raises:
+      CheckpointError: as `load_checkpoint`, as far as this looks.
+    """
+    if orbax.is_orbax(path):
+        return []
+    with open_weights(path) as reader:
+        mapping.check_complete(read_config(path), reader, path, read_family(path))
+        return reader.notes
 
 
 def _hf_groups(path: Path, config: ModelConfig):

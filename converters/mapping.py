@@ -8,7 +8,6 @@ fused projections of Phi-3), and a round trip gives the same bits.
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -19,9 +18,6 @@ from converters.families import END_TENSORS, LLAMA, Family, key_of
 from converters.pieces import assemble
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import axis_sizes, block_axes, end_axes
-
-# Buffers that old checkpoints hold beside the weights; recomputed from the config.
-_IGNORED = re.compile(r"model\.layers\.\d+\.self_attn\.rotary_emb\.inv_freq")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -117,14 +113,15 @@ def check_complete(
       CheckpointError: a tensor is missing, unexpected, mis-shaped or of a dtype that is no float.
     """
     entries = {entry.hf_name: entry for entry in table(config, family)}
-    found = {name for name in reader.names if not _IGNORED.fullmatch(name)}
+    found = set(reader.names)
     tied_copy = {END_TENSORS["head"]} if config.tied_embeddings else set()
     missing = [name for name in entries if name not in found]
-    unexpected = sorted(found - set(entries) - tied_copy)
+    unexpected = found - set(entries) - tied_copy
     if missing:
         raise CheckpointError(_listing(directory, "missing", missing))
+    unexpected -= reader.leave_out_zeros(unexpected)
     if unexpected:
-        raise CheckpointError(_listing(directory, "unexpected", unexpected))
+        raise CheckpointError(_listing(directory, "unexpected", sorted(unexpected)))
     for name, entry in entries.items():
         if reader.shape(name) != entry.hf_shape:
             raise CheckpointError(

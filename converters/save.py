@@ -15,8 +15,8 @@ from converters import mapping
 from converters.errors import CheckpointError
 from converters.families import FAMILIES
 from converters.hf_config import to_hf_config
-from converters.hf_weights import write_index
 from converters.staging import staged
+from converters.weight_files import write_index
 from eap_jax.config import ModelConfig
 
 _SHARD_BYTES = 5 * 10**9

@@ -57,13 +57,14 @@ Edge = str | tuple[str, str]
 _PATIENCE = 5.0
 
 
-def load(name: str | Path, dtype: str = "float32") -> "Model":
+def load(name: str | Path, dtype: str = "float32", adapter: str | Path | None = None) -> "Model":
     """A model by its name.
 
     Args:
       name: a directory or .gguf file, a Hub id `owner/name`, `owner/name@revision` or
         `owner/name/file.gguf`, or a side of a registered pair such as `tiny_grpo:rl`.
       dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
+      adapter: a LoRA folder or Hub id to merge into it; as the name, it finds its base itself.
 
     Raises:
       InputError, CheckpointError: there is no such model, or it is broken or not supported.
@@ -77,7 +78,7 @@ def load(name: str | Path, dtype: str = "float32") -> "Model":
         if side not in SIDES:
             raise InputError(f"{name}: expected {pair}:base or {pair}:rl")
         place = PAIRS[pair].base if side == "base" else PAIRS[pair].rl
-    directory = local_checkpoint(place)
+    directory = local_checkpoint(str(adapter or place), base=place if adapter else None)
     use_numerics(dtype)
     checkpoint = load_checkpoint(directory, dtype=dtype)
     return Model(name=str(name), directory=directory, dtype=dtype, checkpoint=checkpoint)

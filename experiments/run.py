@@ -17,6 +17,7 @@ from typing import NoReturn
 
 from absl import flags
 
+from converters.adapter_config import is_adapter
 from experiments import study_flags
 from experiments.binary import run_main
 from experiments.errors import InputError
@@ -24,6 +25,7 @@ from experiments.grid import run_grid
 from experiments.responses.questions import DATASETS
 from experiments.study.cards import card_of
 from experiments.study.forecast import print_forecast
+from experiments.study.hub import local_checkpoint
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 
 
@@ -96,6 +98,14 @@ def _pair() -> Pair:
         pair = find_pair(f.pair or DEFAULT_PAIR)
     else:
         pair = pair_of(f.base_checkpoint, f.rl_checkpoint, f.pair)
+    if f.base is not None:
+        adapters = [
+            side for side in (f.base_checkpoint, f.rl_checkpoint) if side and is_adapter(side)
+        ]
+        if not adapters:
+            raise InputError("base: expected an adapter's folder as a checkpoint, found none")
+        for adapter in adapters:
+            local_checkpoint(adapter, base=f.base)
     if f.prompt is not None and f.prompt != CHAT and "{question}" not in f.prompt:
         raise InputError(f"prompt: expected {CHAT} or a text with {{question}}, found {f.prompt!r}")
     given = {"prompt": f.prompt, "max_new_tokens": f.max_new_tokens, "method": f.method}
@@ -109,6 +119,11 @@ def define_flags() -> None:
         "base_checkpoint", None, "Model before post-training: directory, .gguf file or Hub id."
     )
     flags.DEFINE_string("rl_checkpoint", None, "Model after post-training: directory or Hub id.")
+    flags.DEFINE_string(
+        "base",
+        None,
+        "Base of a checkpoint that is an adapter, where its record does not lead to it.",
+    )
     flags.DEFINE_string("method", None, "How the second was made: GRPO, DPO, ...")
     flags.DEFINE_string(
         "prompt", None,

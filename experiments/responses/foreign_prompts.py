@@ -3,10 +3,11 @@
 from collections import Counter
 
 from experiments.errors import InputError
+from experiments.responses.chat_template import render_messages
 from experiments.responses.continuation import Prompt, prompt_of_ids, prompt_of_text
 from experiments.responses.foreign_rows import ForeignRow
 from experiments.responses.questions import Question
-from experiments.responses.tokenization import encode_prompt, prompt_text, render_messages
+from experiments.responses.tokenization import encode_prompt, prompt_text
 from experiments.study.pairs import CHAT
 
 _MARK = "QUESTION-STANDS-HERE"

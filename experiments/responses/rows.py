@@ -113,6 +113,9 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
             "questions": {"number": len(questions), "sha256": digest},
         },
     )
+    asked = {question.idx for question in questions}
+    if any(not asked <= {answer.idx for answer in saved[side]} for side in SIDES):
+        _check_prompts(opened, dataset, questions, say)
     given = {}
     for side in SIDES:
         if {question.idx for question in questions} <= {answer.idx for answer in saved[side]}:
@@ -152,6 +155,33 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
                 description=f"{dataset} {side}: answer",
             )
     return given
+
+
+def _check_prompts(opened: OpenStudy, dataset: str, questions, say: Say) -> None:
+    """Both sides' prompts, before the first answer is generated: a broken tokenizer or template of the
+    second side would be found after hours; prompts that differ are said.
+
+    Raises:
+      InputError, CheckpointError: a tokenizer is missing or broken, or is not its model's.
+    """
+    prompt, found = opened.study.pair.prompt, {}
+    for side in SIDES:
+        tokenizer = load_tokenizer(opened.checkpoints[side])
+        found[side] = [encode_prompt(tokenizer, prompt, question) for question in questions]
+        vocabulary = opened.configs[side].vocab_size
+        highest = max(map(max, found[side]), default=0)
+        if highest >= vocabulary:
+            raise InputError(
+                f"{side} checkpoint: {opened.checkpoints[side]}: expected token ids below the model's "
+                f"vocabulary size {vocabulary}, found {highest}: the tokenizer is another's"
+            )
+    pairs = zip(questions, found["base"], found["rl"], strict=True)
+    differing = [question.idx for question, base, rl in pairs if base != rl]
+    if differing:
+        say(
+            f"{dataset}: {len(differing)} of {len(questions)} prompts become other token ids in rl than "
+            f"in base (the first is question {differing[0]}): the tokenizers or templates differ"
+        )
 
 
 def _digest(text: str) -> str:

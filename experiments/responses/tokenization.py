@@ -6,13 +6,15 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
+from converters.adapter_config import base_of, is_adapter
 from converters.gguf_config import token_ids
 from converters.gguf_file import is_gguf, read_header
 from converters.gguf_tokenizer import build_tokenizer
+from converters.load import TOKENIZER_FILES
 from experiments import store
 from experiments.errors import InputError
+from experiments.responses.chat_template import render_messages
 from experiments.responses.questions import Question
-from experiments.study.opened import TOKENIZER_FILES
 from experiments.study.pairs import CHAT
 from experiments.study.snapshots import folder_above
 
@@ -24,17 +26,30 @@ def load_tokenizer(checkpoint: Path):
     Raises:
       InputError, CheckpointError: there is none, or it is broken.
     """
+    checkpoint = text_folder(checkpoint)
     if is_gguf(checkpoint):
         return build_tokenizer(read_header(checkpoint))
     above = folder_above(checkpoint)
     if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
         checkpoint = above
     try:
-        return AutoTokenizer.from_pretrained(checkpoint, local_files_only=True)
+        return AutoTokenizer.from_pretrained(
+            checkpoint, local_files_only=True, trust_remote_code=False
+        )
     # Errors of json, of a missing key, of Rust: transformers promises no common base.
     except Exception as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
         raise InputError(f"{checkpoint}: expected a tokenizer, found {found}") from None
+
+
+def text_folder(checkpoint: Path) -> Path:
+    """Where a checkpoint's tokenizer lies: for an adapter that has none, its base's folder or file.
+
+    Raises:
+      CheckpointError: an adapter has no base here.
+    """
+    own = any((checkpoint / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    return base_of(checkpoint) if is_adapter(checkpoint) and not own else checkpoint
 
 
 def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
@@ -65,6 +80,8 @@ def _has_tokenizer(folder: Path) -> bool:
 
 def _stated_ids(checkpoint: Path) -> Iterator[tuple[Path, Any]]:
     """What may name the tokens that end an answer, the first choice first."""
+    if is_adapter(checkpoint):
+        checkpoint = base_of(checkpoint)
     if is_gguf(checkpoint):
         yield checkpoint, token_ids(read_header(checkpoint))
         return
@@ -103,17 +120,6 @@ def prompt_text(tokenizer, prompt: str, question: str) -> str:
     if prompt == CHAT:
         return render_messages(tokenizer, [{"role": "user", "content": question}])
     return prompt.replace("{question}", question)
-
-
-def render_messages(tokenizer, messages: list[dict[str, str]]) -> str:
-    """Chat messages as the tokenizer's template writes them, up to where the answer begins.
-
-    Raises:
-      InputError: it has no template, or the template refuses them.
-    """
-    if tokenizer.chat_template is None:
-        raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
-    return tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
 
 
 def adds_special_tokens(tokenizer, prompt: str, text: str) -> bool:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
-from converters.hf_config import read_config, read_json, stated_dtype
+from converters.hf_config import read_config, stated_dtype
+from converters.json_file import read_json
 from converters.load import checkpoint_dtype
 from eap_jax.config import ModelConfig
 from eap_jax.decoding import ladder

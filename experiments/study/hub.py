@@ -1,11 +1,26 @@
 """A checkpoint's name -> where it lies, downloaded from the Hugging Face Hub if it is not here."""
 
+import fnmatch
 from pathlib import Path
 
+from converters.adapter_config import base_of, base_record, give_base, is_adapter, is_beside_base
+from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from experiments.errors import InputError
 
-_ALWAYS = ("*.json", "tokenizer*", "*.jinja")
+# merges.txt, vocab.txt, and sentencepiece's *.model are tokenizers, tiktoken's files too.
+_ALWAYS = (
+    "*.json",
+    "tokenizer*",
+    "*.jinja",
+    "merges.txt",
+    "vocab.txt",
+    "*.model",
+    "*.tiktoken",
+    "adapter_model.bin",
+)
+# The same weights again, in other formats or in the original release's.
+_SECOND_COPIES = ("consolidated*", "*/*", "*.gguf", "*.h5", "*.msgpack", "*.onnx", "optimizer*")
 # Pickled weights are taken only where a repository has no safetensors.
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")
 # Seconds for the Hub to answer.
@@ -13,20 +28,47 @@ _PATIENCE = 10.0
 
 
 def local_checkpoint(
-    name: str, *, label: str = "checkpoint", advice: str = "pass a local directory"
+    name: str,
+    *,
+    label: str = "checkpoint",
+    advice: str = "pass a local directory",
+    base: str | None = None,
 ) -> Path:
-    """Directory of a checkpoint, or its GGUF file.
+    """Directory of a checkpoint, or its GGUF file. The base of an adapter is found with it.
 
     Args:
       name: a local directory or .gguf file, or a Hub id, `owner/name` or `owner/name@revision`, and
         for a GGUF file `owner/name/file.gguf`, which is downloaded unless it is cached.
       label: what the checkpoint is called in messages.
       advice: what a user can do instead, for messages.
+      base: name of an adapter's base, instead of what its own record says.
 
     Raises:
+      CheckpointError: an adapter has no base here, or it is no adapter and `base` is given.
       InputError: neither a directory nor a Hub id, or the Hub does not give it; the message says
         why and what to do.
     """
+    path = _fetched(name, label, advice)
+    if base is not None:
+        give_base(path, _fetched(base, f"base of {label}", advice))
+    elif is_adapter(path) and not is_beside_base(path):
+        try:
+            base_of(path)
+        except CheckpointError:
+            recorded, revision = base_record(path)
+            if recorded is None or not _is_hub_id(recorded):
+                raise
+            recorded += f"@{revision}" if revision else ""
+            give_base(path, _fetched(recorded, f"base of {label}", "pass it with --base"))
+    return path
+
+
+def _is_hub_id(name: str) -> bool:
+    path = Path(name)
+    return not path.is_absolute() and len(path.parts) == 2 and path.parts[0] not in (".", "..")
+
+
+def _fetched(name: str, label: str, advice: str) -> Path:
     path = Path(name)
     if path.is_dir() or is_gguf(path):
         return _checked(path, label)
@@ -42,10 +84,17 @@ def local_checkpoint(
             if Path(file) not in files:
                 raise _NotThereError(files)
             return Path(huggingface_hub.hf_hub_download(**repository, filename=file))
-        suffixes = {file.suffix for file in files}
+        suffixes = {
+            file.suffix
+            for file in files
+            if not any(fnmatch.fnmatch(str(file), other) for other in _SECOND_COPIES)
+        }
         weights = _WEIGHTS[0] if ".safetensors" in suffixes else _WEIGHTS[1]
-        wanted = [*_ALWAYS, weights]
-        return Path(huggingface_hub.snapshot_download(**repository, allow_patterns=wanted))
+        return Path(
+            huggingface_hub.snapshot_download(
+                **repository, allow_patterns=[*_ALWAYS, weights], ignore_patterns=[*_SECOND_COPIES]
+            )
+        )
     # The Hub's client raises its own errors, httpx's and OSError, and promises no common base.
     except Exception as error:
         cached = _cached(repository, file)

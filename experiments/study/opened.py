@@ -17,7 +17,14 @@ import jax
 
 from converters.gguf_file import is_gguf
 from converters.hf_config import read_config
-from converters.load import Checkpoint, checkpoint_dtype, checkpoint_hash, load_checkpoint
+from converters.load import (
+    TOKENIZER_FILES,
+    Checkpoint,
+    checkpoint_dtype,
+    checkpoint_hash,
+    checkpoint_notes,
+    load_checkpoint,
+)
 from converters.sameness import same_model
 from eap_jax.config import ModelConfig
 from eap_jax.graph import num_edges
@@ -171,6 +178,9 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         f"device: {opened.device}; dtype: {weight_dtype(study.numerics)}; "
         f"numerics: {study.numerics}; graph: {layers} layers, {num_edges(layers):,} edges"
     )
+    for side in SIDES:
+        for note in checkpoint_notes(checkpoints[side]):
+            say(f"{side}: {names[side]}: {note}")
     if study.responses is None and study.imported is None:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)
         answers = (
@@ -184,13 +194,6 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     if missing := lacking(study, shapes, opened.usable_bytes, another="a card such as {}"):
         say(f"warning: the plan does not fit, the run goes on: {'; '.join(missing)}")
     return opened
-
-
-# Files that decide how a checkpoint's prompts and texts become tokens.
-TOKENIZER_FILES = (
-    "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "chat_template.jinja", "chat_template.json",
-)  # fmt: skip
 
 
 def _check_different(opened: OpenStudy) -> None:

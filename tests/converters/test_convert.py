@@ -465,7 +465,9 @@ BAD = {
 
 def run_here(monkeypatch, capsys, *, to_hf=False, **flags) -> subprocess.CompletedProcess:
     """The binary's main in this process: the same streams and exit code, a second faster."""
-    monkeypatch.setattr(convert.flags, "FLAGS", types.SimpleNamespace(to_hf=to_hf, **flags))
+    monkeypatch.setattr(
+        convert.flags, "FLAGS", types.SimpleNamespace(**{"base": None, "to_hf": to_hf} | flags)
+    )
     code = guarded(convert.main)([])
     streams = capsys.readouterr()
     return subprocess.CompletedProcess([], code, streams.out, streams.err)

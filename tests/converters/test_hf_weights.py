@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from converters.errors import CheckpointError
-from converters.hf_weights import open_weights, write_index
+from converters.hf_weights import open_weights
+from converters.weight_files import write_index
 
 DTYPES = {"float32": np.float32, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INDEX = "model.safetensors.index.json"

@@ -213,14 +213,21 @@ def test_logits_equal_those_of_the_model_that_transformers_saved(name, kind, tor
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
-def test_a_hash_is_of_names_and_bytes_of_config_and_weights(tmp_path):
+def test_a_hash_is_of_names_and_bytes_of_config_weights_and_tokenizer(tmp_path):
     contents = {"model.safetensors": b"weights", "config.json": b"{}"}
     for name, content in contents.items():
         (tmp_path / name).write_bytes(content)
     expected = hashlib.sha256(b"config.json\0{}model.safetensors\0weights").hexdigest()
     assert checkpoint_hash(tmp_path) == expected
-    (tmp_path / "tokenizer.json").write_bytes(b"other")
+    (tmp_path / "optimizer.bin").write_bytes(b"training")
+    (tmp_path / "trainer_state.json").write_bytes(b"{}")
+    (tmp_path / "checkpoint-10").mkdir()
+    (tmp_path / "checkpoint-10" / "model.safetensors").write_bytes(b"earlier")
     assert checkpoint_hash(tmp_path) == expected
+    (tmp_path / "chat_template.jinja").write_bytes(b"template")
+    edited = checkpoint_hash(tmp_path)
+    assert edited != expected
+    (tmp_path / "chat_template.jinja").unlink()
     (tmp_path / "model.safetensors").write_bytes(b"Weights")
     assert checkpoint_hash(tmp_path) != expected
 

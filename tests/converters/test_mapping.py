@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import toys
 
-from converters import hf_weights, mapping
+from converters import mapping, weight_files
 from converters.errors import CheckpointError
 from converters.hf_weights import open_weights
 
@@ -81,7 +81,6 @@ def test_each_missing_tensor_is_named(name, tmp_path):
         "model.layers.2.self_attn.q_proj.weight",
         "model.layers.0.self_attn.o_proj.bias",
         "model.layers.0.self_attn.q_norm.weight",
-        "score.weight",
         "model.layers.0.self_attn.rotary_emb.inv_freq.more",
     ],
 )
@@ -168,7 +167,7 @@ def test_a_tied_heads_copy_must_be_the_embedding(tmp_path):
 def test_a_value_that_is_not_finite_is_named_with_its_place(
     value, shown, dtype, piece, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hf_weights, "PIECE", piece)
+    monkeypatch.setattr(weight_files, "PIECE", piece)
     state = {name: tensor.astype(dtype) for name, tensor in state_of(TOY).items()}
     name = "model.layers.1.self_attn.k_proj.weight"
     state[name][2, 5] = value

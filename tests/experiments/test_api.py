@@ -1,5 +1,7 @@
 """The front door: the same numbers as the engine and as torch, by name, in the texts' order."""
 
+import json
+
 import gguf_model
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import scipy.stats
 import toys
 import xarray as xr
 from failed_array import FailedArray
+from safetensors.numpy import save_file
 
 from eap_jax import parameters
 from eap_jax.ablation import cut_losses
@@ -302,6 +305,28 @@ def test_a_wrong_argument_is_one_line(model, call, message):
 def test_a_dtype_that_scores_are_not_computed_in_is_refused():
     with pytest.raises(ValueError, match="float32 or bfloat16"):
         load("tiny_grpo:rl", dtype="float16")
+
+
+def test_an_adapter_is_merged_into_the_named_model(model, tmp_path):
+    rng, name = np.random.default_rng(0), "model.layers.1.mlp.up_proj"
+    width, inner = model.config.d_model, model.config.d_ff
+    a, b = rng.normal(size=(2, width)), rng.normal(size=(inner, 2))
+    save_file(
+        {
+            f"base_model.model.{name}.lora_A.weight": a.astype(np.float32),
+            f"base_model.model.{name}.lora_B.weight": b.astype(np.float32),
+        },
+        tmp_path / "adapter_model.safetensors",
+    )
+    settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["up_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    adapted = load("tiny_grpo:rl", adapter=tmp_path)
+    found, before = (m.checkpoint.params["blocks"]["up"] for m in (adapted, model))
+    np.testing.assert_allclose(found[1] - before[1], 3 * b @ a, rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(found[0], before[0])
+    assert adapted.generate(
+        ["Question: 1"], max_new_tokens=2
+    )  # the base's tokenizer and stop tokens
 
 
 def test_a_circuit_whose_allocation_failed_ends_in_its_error(model, monkeypatch):

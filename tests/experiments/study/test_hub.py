@@ -118,8 +118,9 @@ def test_pickled_weights_are_fetched_only_where_there_is_nothing_else(
         names = [RepoSibling(rfilename=name) for name in ("config.json", *files)]
         return SimpleNamespace(siblings=names)
 
-    def download(repo_id, revision, allow_patterns):
-        asked["fetched"], asked["patterns"] = (repo_id, revision), allow_patterns
+    def download(repo_id, revision, allow_patterns, ignore_patterns):
+        asked["fetched"] = (repo_id, revision)
+        asked["patterns"], asked["ignored"] = allow_patterns, ignore_patterns
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "model_info", listing)
@@ -208,3 +209,33 @@ def _cache(root: Path, files: list[str]) -> Path:
     for name in files:
         (snapshot / name).write_text(json.dumps({}))
     return snapshot
+
+
+def test_tokenizer_files_are_fetched_and_no_second_copy_of_the_weights(tmp_path, monkeypatch):
+    names = {
+        "config.json", "tokenizer.json", "tokenizer.model", "merges.txt", "vocab.json", "vocab.txt",
+        "spiece.model", "chat_template.jinja", "qwen.tiktoken", "special_tokens_map.json",
+        "model-00001-of-00002.safetensors", "model.safetensors.index.json",
+    }  # fmt: skip
+    copies = {
+        "consolidated.safetensors", "consolidated-00001-of-00002.safetensors", "onnx/model.onnx",
+        "onnx/config.json", "original/consolidated.00.pth", "original/params.json",
+        "original/tokenizer.model", "model.Q4.gguf", "tf_model.h5", "flax_model.msgpack",
+        "pytorch_model-00001-of-00002.bin", "optimizer.bin", "README.md",
+        "checkpoint-10/model.safetensors",
+    }  # fmt: skip
+    listed = SimpleNamespace(siblings=[RepoSibling(rfilename=name) for name in names | copies])
+    monkeypatch.setattr(huggingface_hub, "model_info", lambda **_: listed)
+    taken = set()
+
+    def download(allow_patterns, ignore_patterns, **_):
+        taken.update(
+            huggingface_hub.utils.filter_repo_objects(
+                names | copies, allow_patterns=allow_patterns, ignore_patterns=ignore_patterns
+            )
+        )
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", download)
+    local_checkpoint("somebody/some-model")
+    assert taken == names
