@@ -419,7 +419,7 @@ BAD = {
     "no folder": (no_folder, ["{source}: no such checkpoint directory"]),
     "no config": (no_config, ["{source}/config.json: no such file"]),
     "broken config": (broken_config, ["{source}/config.json: expected JSON", "line 1"]),
-    "unknown key": (change_config(colour="red"), ["config.json: unknown key 'colour'", "'red'"]),
+    "unknown key": (change_config(rope_colour="red"), ["config.json", "rope_colour", "red"]),
     "unsupported architecture": (
         change_config(architectures=["GPT2LMHeadModel"]),
         ["config.json: architectures: expected one of LlamaForCausalLM", "'GPT2LMHeadModel'"],
