@@ -36,6 +36,20 @@ jax.config.update("jax_disable_most_optimizations", True)
 _LONG_FILES = ("test_train.py", "test_grid.py", "test_run.py", "test_sweep.py", "test_bench.py")
 
 
+# Every compiled program keeps mappings of its own, and Linux gives a process 65,530: past them the
+# compiler dies of a segmentation fault. A process of half the suite reaches that.
+_MOST_MAPPINGS = 30_000
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_compiled_programs():
+    yield
+    mappings = Path("/proc/self/maps")
+    if mappings.exists() and mappings.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
+        gc.collect()
+
+
 def pytest_configure(config):
     if hasattr(config.option, "loadscopereorder"):  # pytest-xdist would start large files first
         config.option.loadscopereorder = False
