@@ -81,7 +81,8 @@ def test_two_processes_score_as_the_published_program_does(tmp_path):
     toy = GOLDEN / "checkpoints" / "toy_qwen"
     run_two(
         tmp_path, "--pair=toy", *UNCUT, "--alpha=0.3", "--num_samples=6",
-        f"--base_checkpoint={toy}_base", f"--rl_checkpoint={toy}_rl", f"--responses={GOLDEN}/responses/qwen/math/all_correct.jsonl",
+        f"--base_checkpoint={toy}_base", f"--rl_checkpoint={toy}_rl",
+        f"--responses={GOLDEN}/responses/qwen/math/all_correct.jsonl",
     )  # fmt: skip
     found = results(tmp_path / "work0")
     assert len(found) == 2
