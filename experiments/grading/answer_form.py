@@ -4,8 +4,8 @@ import dataclasses
 import re
 from decimal import Decimal, InvalidOperation
 
+from experiments.grading.functions import FUNCTIONS, OPERATORS
 from experiments.grading.plain_formula import in_latex, without_braces
-from experiments.grading.units import FUNCTIONS
 
 _SIGNS = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ",
@@ -222,7 +222,7 @@ def _is_prose(text: str) -> bool:
     plain = re.sub(r"\\(?:begin|end)\{[a-z]+\*?\}(?:\{[a-z|]+\})?", " ", plain)
     plain = re.sub(r"\\[A-Za-z]+|[_^]\{?\w+\}?", " ", plain)
     found = re.findall(r"[A-Za-z]{2,}", plain)
-    found = [word for word in found if word.casefold() not in ("and", "or", *FUNCTIONS)]
+    found = [word for word in found if word.casefold() not in ("and", "or", *FUNCTIONS, *OPERATORS)]
     # "No. Consider", "radius: 5, centre: ...", "local min. (0, 0)"
     if _OPENING.match(text) or "@" in text:
         return True

@@ -22,14 +22,10 @@ from experiments.grading.thinking import without_thinking
 _HEADING = re.compile(r"(?:step|part|case|method|question)\b|\d+[.)]\s|.*:\s*$", re.IGNORECASE)
 
 
-def extract_answer(text: str) -> str | None:
-    """The final answer in a response, as written but for the formula's `$`; None if there is none."""
-    found = candidates(text)
-    return found[0] if found else None
-
-
 def candidates(text: str) -> tuple[str, ...]:
-    """The final answer, then the longer readings of the place where it stands.
+    """The final answer as written but for the formula's `$`, then longer readings of its place.
+
+    Nothing where the response has none.
 
     "The answer is all numbers but 2" holds a number, and is an answer of words; an answer of several
     lines begins with a first one.
@@ -39,15 +35,17 @@ def candidates(text: str) -> tuple[str, ...]:
         return _some(extract_boxed(text))
     if (rest := _after_hashes(text)) is not None:
         rest = answer_after(rest) or rest
-        return _some(bare(first_line(rest)), *_longer(rest))
+        line = first_line(rest)
+        return _some(bare(line), *_longer(line, rest))
     if (rest := answer_after(text)) is not None:
-        return _some(value_in(first_line(rest)), *_longer(rest))
+        line = first_line(rest)
+        return _some(value_in(line), *_longer(line, rest))
     heading = tidy(text.rpartition("####")[2]) if "####" in text else None
     return _some(_last(text), heading)
 
 
-def _longer(rest: str) -> tuple[str, ...]:
-    return sentence(first_line(rest)), first_line(rest).rstrip(". "), tidy(rest).rstrip(". ")
+def _longer(line: str, rest: str) -> tuple[str, ...]:
+    return sentence(line), line.rstrip(". "), tidy(rest).rstrip(". ")
 
 
 def _some(*found: str | None) -> tuple[str, ...]:

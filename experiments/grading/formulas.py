@@ -2,6 +2,8 @@ r"""Formulas, numbers and words in a line of text, as patterns."""
 
 import re
 
+from experiments.grading.functions import FUNCTIONS
+
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+)(?:\.\d+)?|\.\d+"
 _TEN_TO = r"(?:\s*(?:[x×*]|\\times)\s*10\^\{?[-−]?\d+\}?)"
 NUMBER = rf"(?:(?<![\w)])[-−+])?\$?(?:{_DIGITS})(?:/\d+|[eE][-+]?\d+|{_TEN_TO})?(?:\s*\\?%)?"
@@ -16,38 +18,7 @@ FORMULA = rf"{_DOLLARS}|{_SPACED}|{_BRACKETED}"
 FORMULA_OR_NUMBER = re.compile(rf"(?P<formula>{FORMULA})|{NUMBER}", re.DOTALL)
 _WHOLE_FORMULA = re.compile(FORMULA, re.DOTALL)
 
-_FUNCTIONS = {
-    *(
-        "sin",
-        "cos",
-        "tan",
-        "cot",
-        "sec",
-        "csc",
-        "arcsin",
-        "arccos",
-        "arctan",
-        "sinh",
-        "cosh",
-        "tanh",
-    ),
-    *(
-        "log",
-        "ln",
-        "exp",
-        "sqrt",
-        "pi",
-        "mod",
-        "min",
-        "max",
-        "det",
-        "dim",
-        "gcd",
-        "lcm",
-        "infinity",
-    ),
-    *("inf", "deg"),
-}
+_NO_WORDS = {*FUNCTIONS, "gcd", "lcm", "infinity", "inf", "deg", "and", "or"}
 _MARKUP = re.compile(r"\\[A-Za-z]+\s*\{[^{}]*\}|\\[A-Za-z]+|[_^]\{?\w+\}?")
 _WORD = re.compile(r"(?<![A-Za-z\\])[A-Za-z]{2,}(?![A-Za-z])")
 _LEFT_SIDE = re.compile(r"\s*(?:[A-Za-z](?:\([a-z]\))?|(?:\\[A-Za-z]+|[^A-Za-z])*)\s*")
@@ -61,7 +32,7 @@ def is_formula(text: str) -> bool:
 def holds_words(text: str) -> bool:
     r"""Whether there are words that are no function's name; what stands in `\text{}` is none."""
     found = (word.group().casefold() for word in _WORD.finditer(_MARKUP.sub(" ", text)))
-    return any(word not in _FUNCTIONS and word not in ("and", "or") for word in found)
+    return any(word not in _NO_WORDS for word in found)
 
 
 def bare(text: str) -> str:

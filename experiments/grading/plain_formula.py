@@ -2,8 +2,10 @@ r"""Formulas written as in a program, in LaTeX: exp(16), pi/2, sqrt(3), 2*pi, x*
 
 import re
 
+from experiments.grading.functions import ELEMENTARY
+
 _PLAIN_FUNCTION = re.compile(
-    r"(?<![\\A-Za-z])(?<!text\{)(?<!name\{)(?<!rm\{)(pi|sqrt|exp|sin|cos|tan|cot|sec|csc|log|ln|arcsin|arccos|arctan|sinh|cosh|tanh)"
+    rf"(?<![\\A-Za-z])(?<!text\{{)(?<!name\{{)(?<!rm\{{)({'|'.join(ELEMENTARY)})"
     r"(?=\s*[\d(*/+\-^),}]|\s*$)"
 )
 _STARS = re.compile(r"\*\*|(?<=[\w)}])\s*\*\s*(?=[\w(\\])")

@@ -2,11 +2,9 @@
 
 import re
 
-FUNCTIONS = [
-    *("sin", "cos", "tan", "cot", "sec", "csc", "log", "ln", "exp", "sqrt"),
-    *("arcsin", "arccos", "arctan", "arccot", "sinh", "cosh", "tanh", "det", "dim"),
-    *("pi", "mod", "min", "max", "infty", "dx", "dy", "dt"),
-]
+from experiments.grading.functions import FUNCTIONS, OPERATORS
+
+_NO_UNITS = {*FUNCTIONS, *OPERATORS}
 
 
 def split_percent(text: str) -> tuple[str, bool]:
@@ -40,7 +38,7 @@ def split_unit(text: str) -> tuple[str, str]:
     if not found or not found.group("unit").strip() or not text[: found.start()].strip(" ({"):
         return text, ""
     raw = re.sub(r"\\text|[\\{}^.]|cdot", " ", found.group("unit")).casefold()
-    if any(name in FUNCTIONS for name in raw.split()):
+    if any(name in _NO_UNITS for name in raw.split()):
         return text, ""
     letters = re.fullmatch(r"\s*[a-z]\s*", raw) and "\\text" not in found.group("unit")
     if letters and raw.strip() not in _UNIT:

@@ -5,7 +5,7 @@ Expected answers and verdicts are a reader's; no other program made them.
 
 import pytest
 
-from experiments.grading.extraction import extract_answer
+from experiments.grading.extraction import candidates
 from experiments.grading.grade import grade
 
 # (response, reference, is right)
@@ -127,4 +127,4 @@ def test_a_reference_is_right_in_every_written_form_and_its_first_half_is_not(fo
     "response", ["<think>5</think>", r"\boxed{5", "<think>\\boxed{5}</think>\n", "#### \n"]
 )
 def test_what_is_no_answer_gives_none(response):
-    assert extract_answer(response) is None
+    assert candidates(response) == ()

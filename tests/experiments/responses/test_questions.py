@@ -17,7 +17,7 @@ import pytest
 from experiments.errors import InputError
 from experiments.grading.answer_form import canonical, join_thousands, words
 from experiments.grading.equivalence import parsed, same_meaning
-from experiments.grading.extraction import extract_answer
+from experiments.grading.extraction import candidates
 from experiments.grading.grade import grade
 from experiments.responses.questions import ARITHMETIC_QUESTIONS, Question, load_questions
 
@@ -382,7 +382,9 @@ def _not_themselves(questions: list[Question]) -> list[Question]:
     return [
         question
         for question in questions
-        if not _reads_as_itself(question.answer, extract_answer(rf"\boxed{{{question.answer}}}"))
+        if not _reads_as_itself(
+            question.answer, next(iter(candidates(rf"\boxed{{{question.answer}}}")), None)
+        )
     ]
 
 
