@@ -100,6 +100,9 @@ def _same(reference: str, answer: str) -> bool:
         return _same_by_math_verify(reference, answer)
     if expected is None or found is None:
         items = [*(expected or found).items]
+        in_forms = expected is None and found.brackets is None and bool(items)
+        if in_forms and all(_same(reference, item) for item in items):
+            return True  # One value in several forms: a mixed number, a fraction.
         alone = (expected or found).brackets == ("\\{", "\\}") and len(items) == 1
         items = [value for item in items for value in plus_minus(item)]
         single = plus_minus(answer if found is None else reference)

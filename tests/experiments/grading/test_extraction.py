@@ -41,6 +41,8 @@ READ = [
     (r"We get $\boxed{6}$. Then $\boxed{7}$", "7", True),
     (r"$\boxed{6}$, so it must be $\boxed{7}$", "7", True),
     (r"$\boxed{\frac12}$, i.e. $\boxed{0.5}$", r"\frac12", True),
+    (r"$\boxed{3\frac{1}{2}},$ or $\boxed{\frac{7}{2}}$ inches", r"\frac{7}{2}", True),
+    (r"$\boxed{3}$ or $\boxed{4}$", "4", False),
     (r"The sum is 12 and so we have \boxed{12", "12", False),
     (r"So \boxed 9", "9", True),
     (r"So $\boxed{{3, 5, 8}}$.", "3, 5, 8", True),
