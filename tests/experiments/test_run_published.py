@@ -319,5 +319,5 @@ def test_a_model_with_a_nan_fails_its_side_alone_and_no_report_is_made(run, tmp_
     names = {Path(name).name for name in saved(tmp_path / "out")}
     assert names == {
         "all_correct.jsonl", "cell.json", "losses_base.json", "results_toy_math_base_cut0.3.npz",
-        "fidelity_plan.json", "effects_base.npz", "logit_difference_base.npz",
+        "fidelity_plan.json", "effects_base.npz", "logit_difference_base.npz", "base_on_rl_text.npz",
     }  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,7 +35,7 @@ def silent(line: str) -> None:
 def measured(tmp_path_factory):
     """Two arms whose answers are those of the task itself, 12 and 13 questions, 11 in common."""
     workdir = tmp_path_factory.mktemp("against")
-    tokenizer = load_tokenizer(PAIRS["tiny_grpo"].rl)
+    tokenizer = load_tokenizer(Path(PAIRS["tiny_grpo"].rl))
     problems = draw_problems(11, 14, "test")
 
     def row(idx, styles):
@@ -74,7 +75,7 @@ def test_it_is_compare_of_both_models_scores_on_their_own_answers(measured):
     )
     order = json.loads((directory / "cell.json").read_text())["rows"]
     assert sorted(order) == list(range(1, 12))
-    tokenizer = load_tokenizer(PAIRS["tiny_grpo"].rl)
+    tokenizer = load_tokenizer(Path(PAIRS["tiny_grpo"].rl))
     stacks, losses = [], []
     for key, style in (("tiny_sft", "short"), ("tiny_grpo", "worked")):
         texts = []
