@@ -64,7 +64,7 @@ def steps_of(text: str) -> list[Step]:
 def compiled(tmp_path_factory):
     """{(mesh, program): (figures, operations)}, and the whole output under "outputs"."""
     if not cuda_plugin.is_installed():
-        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu_compile]"')
+        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu-compile]"')
     folder = tmp_path_factory.mktemp("compiled")
     done = subprocess.run(
         child_python.command(gpu_probe.__file__, str(folder)),
