@@ -46,6 +46,11 @@ READ = [
     (r"The sum is 12 and so we have \boxed{12", "12", False),
     (r"So \boxed 9", "9", True),
     (r"So $\boxed{{3, 5, 8}}$.", "3, 5, 8", True),
+    # Of several lines with #### the last one.
+    ("#### 3\nNo, 4 + 4 is 8:\n#### 8", "8", True),
+    ("#### 3\nNo, 4 + 4 is 8:\n#### 8", "3", False),
+    ("#### Step 1: 3\nso\n#### 8", "8", True),
+    ("#### Addition:\n2 + 2\n#### Solution:\nall real numbers", "all real numbers", True),
     # Thinking is not searched.
     ("<think>Is it \\boxed{3}?</think>\nThe final answer is 4.", "4", True),
     ("Is it \\boxed{3}?</think> It is 4.", "4", True),
