@@ -192,7 +192,7 @@ def mean_writes(params: dict, batch: Batch, *, config: ModelConfig) -> jax.Array
       config: the model.
 
     Returns:
-      [B, 1+2L, D] float32, NaN for a row of padding. What a circuit takes is its mean over texts.
+      [B, 1+2L, D] float32, 0 for a row of padding. What a circuit takes is its mean over texts.
     """
     length = batch.tokens_BT.shape[1]
     places = Places.of_texts(config.for_length(length), length)
@@ -214,10 +214,12 @@ def mean_writes(params: dict, batch: Batch, *, config: ModelConfig) -> jax.Array
 
 
 def token_shares(batch: Batch) -> jax.Array:
-    """[B, T] float32: 1 / its number of tokens at every token of a text, 0 at padding."""
+    """[B, T] float32: 1 / its number of tokens at every token of a text, 0 at padding and in a row of
+    padding."""
     last_B = jnp.max(jnp.where(batch.weights_BJ > 0, batch.positions_BJ, -1), axis=1)
     inside_BT = jnp.arange(batch.tokens_BT.shape[1]) <= last_B[:, None]
-    return inside_BT / jnp.sum(inside_BT, axis=1, keepdims=True, dtype=jnp.float32)
+    tokens_B1 = jnp.sum(inside_BT, axis=1, keepdims=True, dtype=jnp.float32)
+    return inside_BT / jnp.maximum(tokens_B1, 1)
 
 
 def mean_of(writes_WBTD: jax.Array, share_BT: jax.Array) -> jax.Array:

@@ -223,7 +223,7 @@ def _answer(
         tokens = found.tokens + _ending(row, tokenizer, stops, notes)
         if not found.together:
             notes["answers merge with their prompt's end and are tokenised apart from it"] += 1
-    elif text is None or known.answer == ():
+    elif text is None:
         text = tokenizer.decode(tokens, skip_special_tokens=True)
     truth = row.truth if row.truth is not None else question.answer if question else None
     verdict = _verdict(row, text, truth, known, label, notes)

@@ -193,6 +193,7 @@ def test_keys_that_are_left_out_get_transformers_defaults(family, tmp_path):
         ("head_dim", {"head_dim": None}, 6),
         ("head_dim", {"head_dim": 10}, 10),
         ("norm_eps", {"rms_norm_eps": 1e-5}, 1e-5),
+        ("norm_eps", {"rms_norm_eps": 1}, 1),
         ("rope_theta", {"rope_theta": 1000000}, 1000000),
         ("qkv_bias", {"attention_bias": True}, True),
         ("output_bias", {"attention_bias": True}, True),

@@ -61,3 +61,17 @@ def test_every_family_has_a_public_model_here():
     assert {one["model_type"] for one in READ.values()} == {
         family.model_type for family in FAMILIES.values()
     }
+
+
+# Classes of transformers 5 that refuse null there; Mistral's says all the same what it means.
+_REFUSE_NULL = ("mistral", "gemma2", "gemma3_text")
+
+
+@pytest.mark.parametrize("name", READ)
+def test_key_and_value_heads_that_are_null_are_as_many_as_query_heads(name, tmp_path):
+    """Null is not the same as left out, which gives the family's default."""
+    data = READ[name] | {"num_key_value_heads": None}
+    if data["model_type"] not in _REFUSE_NULL:
+        theirs = theirs_of(data, tmp_path)
+        assert theirs.num_key_value_heads == theirs.num_attention_heads
+    assert parse_config(data).num_kv_heads == data["num_attention_heads"]

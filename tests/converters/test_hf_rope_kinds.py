@@ -77,6 +77,14 @@ SCALINGS = {
         PHI | {"max_position_embeddings": 32},
         {"rope_type": "longrope", "short_factor": SHORT, "long_factor": LONG},
     ),
+    "longrope, Phi, shorter": (
+        PHI | {"max_position_embeddings": 16},
+        {"rope_type": "longrope", "short_factor": SHORT, "long_factor": LONG},
+    ),
+    "longrope, factor below 1": (
+        LLAMA,
+        EIGHT | {"rope_type": "longrope", "original_max_position_embeddings": 32, "factor": 0.5},
+    ),
     "default, Phi": (PHI, None),
 }  # fmt: skip
 

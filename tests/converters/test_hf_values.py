@@ -8,7 +8,7 @@ from real_configs import READ
 
 from converters.errors import CheckpointError
 from converters.hf_config import parse_config
-from converters.hf_values import LARGEST_NUMBER, SMALLEST_NUMBER, shown
+from converters.hf_values import LARGEST_NUMBER, SMALLEST_NUMBER, number, shown
 
 _BAD = (math.inf, -math.inf, math.nan, 10**400, 1e300, 1e-300, 0, -1.0, True, "1e4", [1.0], {})
 
@@ -86,3 +86,11 @@ def test_a_value_is_shown_in_one_short_line():
     assert (shown(3), shown("gelu"), shown(None), shown({"bits": 4})) == (
         "3", "'gelu'", "None", "{'bits': 4}",
     )  # fmt: skip
+
+
+def test_a_number_is_refused_by_the_range_that_it_should_be_in():
+    for least, said in ((0, "a number, 0 or more,"), (SMALLEST_NUMBER, "a positive number")):
+        assert number(least, "here", least=least) == least
+        for value in (-1.0, False):
+            with pytest.raises(CheckpointError, match=f"^here: expected {said} that float32 holds"):
+                number(value, "here", least=least)

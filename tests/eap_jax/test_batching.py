@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from eap_jax.batching import Text, in_order, pad_into_batches, put_rows
+from eap_jax.batching import Text, in_order, pad_into_batches, put_rows, split_rows
 
 
 def texts_of(lengths, counts, seed=0):
@@ -208,3 +208,23 @@ def test_no_batch_is_wider_than_texts_may_be():
     assert max(padded.lengths) <= 99
     with pytest.raises(ValueError, match="text 1: expected at most 69 tokens.*found 70"):
         pad_into_batches([texts[2], texts[1]], batch_tokens=10_000, longest=69)
+
+
+def test_a_split_batch_has_the_same_rows_in_parts_filled_with_padding():
+    """Five texts of one length in eight rows, in parts of three: three and two, and none is empty."""
+    texts = texts_of([9] * 5, [1, 2, 3, 2, 1])
+    (whole,) = pad_into_batches(texts, batch_tokens=400, multiple=8, cuts=(1, 3))
+    parts = split_rows(whole, 3)
+    assert [part.indices for part in parts] == [whole.indices[:3], whole.indices[3:]]
+    assert [part.tokens for part in parts] == [27, 18]
+    for first, part in zip((0, 3), parts, strict=True):
+        count = len(part.indices)
+        for name in ("tokens_BT", "positions_BJ", "targets_BJ", "weights_BJ"):
+            own, of_all = getattr(part.batch, name), getattr(whole.batch, name)
+            assert own.shape == (3, *of_all.shape[1:])
+            np.testing.assert_array_equal(own[:count], of_all[first : first + count])
+            assert not own[count:].any()
+        for own_BJ, of_all_BJ in zip(part.weights_ABJ, whole.weights_ABJ, strict=True):
+            np.testing.assert_array_equal(own_BJ[:count], of_all_BJ[first : first + count])
+            assert not own_BJ[count:].any()
+    assert [part.lengths for part in parts] == [whole.lengths] * 2

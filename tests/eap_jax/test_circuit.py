@@ -61,6 +61,11 @@ def test_mean_writes_are_the_torch_programs_whatever_the_padding(name, torch):
     np.testing.assert_allclose(
         means_BWD.mean(axis=0), torch.stack(tuple(expected.values())).numpy(), atol=1e-6
     )
+    filled = toys.batch_of(texts, garbage=np.random.default_rng(0))
+    filled.weights_BJ[1] = 0
+    found_BWD = mean_writes(params, filled, config=toy.config)
+    np.testing.assert_allclose(found_BWD[::2], means_BWD[::2], atol=1e-6)
+    assert not found_BWD[1].any(), "a row of padding"
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])

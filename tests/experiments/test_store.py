@@ -184,13 +184,17 @@ def test_json_files_that_are_absent_or_broken_are_named(tmp_path):
 def test_a_directory_belongs_to_the_settings_that_claimed_it(tmp_path):
     path = tmp_path / "cell.json"
     settings = {"alpha": 0.3, "rows": (1, 2), "nothing": math.nan}
+    settings |= {"chat": {"a": 1, "bos": 3, "end": 9}}
     store.claim(path, settings)
     written = path.read_bytes()
-    store.claim(path, {"nothing": math.nan, "rows": [1, 2], "alpha": 0.3})  # order is no setting
+    store.claim(path, dict(reversed(settings.items())) | {"rows": [1, 2]})  # order is no setting
     for change, said in (
         ({"alpha": 0.5}, "alpha: expected 0.5, found 0.3"),
         ({"rows": (2, 1)}, "rows: expected [2, 1], found [1, 2]"),
         ({"more": 1}, "more: expected 1, found None"),
+        # Of several the first by name, and inside it likewise.
+        ({"rows": (), "alpha": 0.5}, "alpha: expected 0.5, found 0.3"),
+        ({"chat": {"end": 8, "bos": 2, "a": 1}}, "chat.bos: expected 2, found 3"),
     ):
         with pytest.raises(InputError) as error:
             store.claim(path, settings | change)
@@ -219,3 +223,25 @@ def test_what_is_written_comes_back_with_nan_for_null_and_tuples_for_lists(tmp_p
     assert isinstance(found["ends"], tuple)
     assert math.isnan(found["ends"][0])
     assert math.isnan(found["rows"][0]["rl"])
+
+
+def test_effects_belong_to_rows_of_the_scores_and_come_back_as_they_are(tmp_path):
+    effects_mWR, path = scores(samples=2), tmp_path / "effects_rl.npz"
+    effects_mWR[0, 1, 4] = math.nan  # not cut
+    store.write_arrays(path, effects=effects_mWR, rows=np.array([0, 2]))
+    found = store.read_effects(path, (3, 5, 9))
+    np.testing.assert_array_equal(found.effects_mWR, effects_mWR)
+    assert found.rows_m.tolist() == [0, 2]
+    infinite_mWR = np.where(np.isnan(effects_mWR), np.inf, effects_mWR)
+    for effects, rows, said in (
+        (effects_mWR, [0, 3], "expected rows from 0 to 2 and no infinity, found rows 0 to 3"),
+        (effects_mWR, [-1, 2], "expected rows from 0 to 2 and no infinity, found rows -1 to 2"),
+        (infinite_mWR, [0, 2], "expected rows from 0 to 2 and no infinity"),
+        (effects_mWR, [0.0, 2.0], r"expected effects \[m, 5, 9\] of m rows, found .* and float64"),
+        (effects_mWR, [0], r"of m rows, found float32 \(2, 5, 9\) and int64 \(1,\)"),
+        (effects_mWR[:0], np.zeros(0, int), r"of m rows, found float32 \(0, 5, 9\)"),
+        (effects_mWR[:, :4], [0, 2], r"of m rows, found float32 \(2, 4, 9\)"),
+    ):
+        store.write_arrays(path, effects=effects, rows=np.array(rows))
+        with pytest.raises(InputError, match=f"^{path}: .*{said}"):
+            store.read_effects(path, (3, 5, 9))

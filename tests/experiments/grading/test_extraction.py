@@ -46,6 +46,10 @@ READ = [
     (r"The sum is 12 and so we have \boxed{12", "12", False),
     (r"So \boxed 9", "9", True),
     (r"So $\boxed{{3, 5, 8}}$.", "3, 5, 8", True),
+    # Of several lines with #### the last one.
+    ("#### 3\nNo, 4 + 4 is 8:\n#### 8", "8", True),
+    ("#### 3\nNo, 4 + 4 is 8:\n#### 8", "3", False),
+    ("#### Step 1: 3\nso\n#### 8", "8", True),
     # Thinking is not searched.
     ("<think>Is it \\boxed{3}?</think>\nThe final answer is 4.", "4", True),
     ("Is it \\boxed{3}?</think> It is 4.", "4", True),
@@ -130,3 +134,8 @@ def test_a_reference_is_right_in_every_written_form_and_its_first_half_is_not(fo
 )
 def test_what_is_no_answer_gives_none(response):
     assert candidates(response) == ()
+
+
+def test_of_several_headings_the_last_one_may_begin_the_answer():
+    found = candidates("#### Addition:\n2 + 2 = 4\n#### Solution:\nall real numbers")
+    assert found == ("4", "Solution:\nall real numbers")

@@ -58,19 +58,25 @@ def test_fidelity_has_changed_where_the_intervals_do_not_meet(saved):
     def side(low, value, high):
         return {"spearman": value, "samples": 12, "intervals": {"spearman": [low, high]}}
 
-    def trend_of(rl):
-        fidelity = {"base": side(0.4, 0.5, 0.6), "rl": rl}
+    def fidelity_of(rl, base):
+        fidelity = {"base": base, "rl": rl}
         changed = [dataclasses.replace(cell, fidelity=fidelity) for cell in cells]
         points = along_points(changed, steps)
         found = [p for p in points if p.measure == FIDELITY]
         assert [p.step for p in found] == [2, 10]
-        assert found[0].relative == pytest.approx((rl["spearman"] - 0.5) / 0.5)
-        return found[0].trend
+        return found[0]
+
+    def trend_of(rl):
+        found = fidelity_of(rl, side(0.4, 0.5, 0.6))
+        assert found.relative == pytest.approx((rl["spearman"] - 0.5) / 0.5)
+        return found.trend
 
     assert trend_of(side(0.1, 0.2, 0.3)) == "falls"
     assert trend_of(side(0.61, 0.7, 0.8)) == "rises"
     assert trend_of(side(0.55, 0.7, 0.8)) == "unclear"
     assert trend_of(side(math.nan, 0.9, math.nan)) == "unclear"
+    below = fidelity_of(side(0.1, 0.2, 0.3), side(-0.5, -0.4, -0.3))
+    assert (below.trend, below.relative) == ("rises", pytest.approx(1.5)), "by 150 % of its size"
 
 
 @pytest.mark.parametrize(

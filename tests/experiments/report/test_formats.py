@@ -12,7 +12,8 @@ from experiments.report.formats import health_text, number, percent
     [
         (0.00110, "1.10e-3"), (-4.49e-4, "-4.49e-4"), (0.172, "0.172"), (0.2, "0.200"),
         (357.2, "357"), (22.345, "22.3"), (1234.6, "1235"), (0.0, "0"), (9.999e-3, "1.00e-2"),
-        (0.01, "0.0100"), (123456.0, "1.23e5"), (math.nan, "undefined"),
+        (0.01, "0.0100"), (123456.0, "1.23e5"), (999.4, "999"), (999.5, "1000"),
+        (-999.6, "-1000"), (9994.0, "9994"), (9996.0, "1.00e4"), (math.nan, "undefined"),
     ],
 )  # fmt: skip
 def test_numbers_for_people_keep_three_digits_in_the_paper_s_notation(value, text):

@@ -59,6 +59,16 @@ def test_a_sign_that_turns_is_said_with_its_views():
         "Activation intensity falls by 58 %, but does not clearly change for the logit difference to "
         "the runner-up."
     )
+    several = (
+        README_VIEWS[0],
+        view("per_loss", 4.31, "rises"),
+        view("per_gradient", 0.5, "rises"),
+        view("exact", 0.2, "rises"),
+    )
+    assert turning_sentence(cell(views=several), INTENSITY) == (
+        "Activation intensity falls by 58 %, but rises by 431 % per nat of loss and rises by 20 % "
+        "when edges are really cut."
+    )
 
 
 @pytest.mark.parametrize(
@@ -150,6 +160,18 @@ def test_cautions_name_the_position_the_ratio_and_the_few_questions():
         shown, where_loss_is={"base": even, "rl": even}, rl_losses_n=np.full(12, 0.011)
     )
     assert loss_cautions(quiet) == []
+
+
+def test_what_holds_of_any_one_token_or_ten_questions_is_no_caution():
+    """All of the loss is on the only token that counts, and half of ten questions hold a half."""
+    rl = Concentration(
+        position_shares=(1.0,), effective_positions=1, top_questions=0.8, top_intensity=0.8
+    )
+    for samples, t_cut, said in ((10, 1, 0), (10, 2, 1), (11, 1, 1), (11, 2, 2)):
+        shown = dataclasses.replace(
+            toy_cell(samples=samples), t_cut=t_cut, where_loss_is={"rl": rl}
+        )
+        assert len(loss_cautions(shown)) == said
 
 
 def test_the_median_questions_change_stands_beside_the_means():

@@ -9,6 +9,8 @@ from transformers import AutoTokenizer
 from experiments.arithmetic.problems import draw_problems
 from experiments.errors import InputError
 from experiments.responses.imported import import_answers
+from experiments.responses.joining import QuestionIndex
+from experiments.responses.questions import Question
 from experiments.study.pairs import PAIRS
 
 START = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints" / "tiny_start"
@@ -31,14 +33,14 @@ def write(path: Path, rows: list) -> Path:
     return path
 
 
-def imported(path, tokenizer):
-    return import_answers(path, tokenizer=tokenizer, prompt=PROMPT)
+def imported(path, tokenizer, **settings):
+    return import_answers(path, tokenizer=tokenizer, prompt=PROMPT, **settings)
 
 
 def test_harness_rows_keep_their_ids_and_verdicts(tmp_path, tokenizer, problems):
     problem = problems[0]
     prompt = tokenizer(problem.prompt)["input_ids"]
-    answer = tokenizer(problem.solution("worked"))["input_ids"]
+    answer = [*tokenizer(problem.solution("worked"))["input_ids"], tokenizer.eos_token_id]
     rows = [
         {
             "idx": 7, "question": problem.question, "gt": problem.answer, "pred": ["12"],
@@ -156,3 +158,66 @@ def test_what_does_not_fit_is_one_line_that_names_the_place(tmp_path, tokenizer,
 def test_a_missing_file_is_named(tmp_path, tokenizer):
     with pytest.raises(InputError, match=r"none\.jsonl"):
         imported(tmp_path / "none.jsonl", tokenizer)
+
+
+def test_an_answer_is_named_where_its_file_or_its_question_has_a_number(tmp_path, tokenizer):
+    row = {"prompt": "Ada", "response": " 1", "gt": "1"}
+    rows = [row, row | {"prompt": "Tom", "idx": 7}, row | {"prompt": "Ada has", "id": "x"}]
+    found = imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert [(answer.idx, answer.named) for answer in found] == [(0, False), (7, True), ("x", True)]
+    asked = Question(idx=5, question="Ada", answer="1", solution="")
+    path = write(tmp_path / "joined.jsonl", [{"prompt": "Ada", "response": " 1"}])
+    (joined,) = imported(path, tokenizer, questions=QuestionIndex([asked], [None]))
+    assert (joined.idx, joined.named, joined.gt) == (5, True, "1")
+
+
+def test_where_file_and_grading_differ_both_are_counted_in_a_line(tmp_path, tokenizer):
+    """Two are right and called wrong, one is wrong and called right, two agree, one has no answer to
+    compare with and keeps its verdict."""
+    given = [(" 1", 0), (" 1", 0), (" 2", 1), (" 1", 1), (" 2", 0), (" 2", 1)]
+    rows = [
+        {
+            "idx": n,
+            "prompt": f"Ada {n}",
+            "response": text,
+            "score": score,
+            "gt": "1",
+            "finish_reason": "stop",
+        }
+        for n, (text, score) in enumerate(given)
+    ]
+    del rows[-1]["gt"]
+    path, said = write(tmp_path / "side.jsonl", rows), []
+    found = imported(path, tokenizer, say=said.append)
+    assert [answer.score for answer in found] == [False, False, False, True, False, True]
+    assert said == [
+        f"{path}: read as text answers: 6 answers",
+        f"{path}: 2 answers are right here but wrong for the file: not counted",
+        f"{path}: 1 answers are right for the file but wrong here: not counted",
+    ]
+
+
+@pytest.mark.parametrize(("stops", "expected"), [((), "own"), ((9, "own"), "own"), ((9, 8), 9)])
+def test_the_stop_token_is_the_tokenizers_own_where_the_model_stops_there(
+    tmp_path, tokenizer, stops, expected
+):
+    own = tokenizer.eos_token_id
+    stops = [own if stop == "own" else stop for stop in stops]
+    row = {"prompt": "Ada", "response": " 1", "gt": "1", "finish_reason": "stop"}
+    (found,) = imported(write(tmp_path / "side.jsonl", [row]), tokenizer, stops=stops)
+    ids = tokenizer(" 1", add_special_tokens=False)["input_ids"]
+    assert found.answer_tokens == [*ids, own if expected == "own" else expected]
+
+
+def test_two_filters_without_a_verdict_leave_it_to_the_grading(tmp_path, tokenizer):
+    rows = [
+        {"doc_id": 3, "prompt": "Ada", "resps": [[" 1"]], "target": "1", "filter": name}
+        for name in ("strict", "flexible")
+    ]
+    (found,) = imported(write(tmp_path / "side.jsonl", rows), tokenizer)
+    assert found.score
+    rows[1]["resps"] = [[" 2"]]
+    with pytest.raises(
+        InputError, match="line 2: .* doc_id 3: expected the same answer under filt"
+    ):
+        imported(write(tmp_path / "side.jsonl", rows), tokenizer)

@@ -23,11 +23,12 @@ LONG = "Tom has 3 apples and buys 4. How many apples has he?"
     [
         (f"Q: {LONG}\nA:", 0), (f"Q: Is it?\nA: 1\nQ: {LONG}\nA:", 0),
         (f"Q: {LONG}\nA: 7\nQ: Is it?", 2), (LONG.replace(" ", "\n  "), 0),
-        ("Q: 13 + 4?", None), ("Q: 3 + 4? A:", 1), ("Nothing", None), (LONG[:-3], None),
+        ("Q: 13 + 4?", None), ("Q: 3 + 4? A:", 1), ("So what is 2 + 5?", 3),
+        ("So what is 2 + 57?", None), ("Somewhat is 2 + 5?", None), ("Nothing", None), (LONG[:-3], None),
     ],
 )  # fmt: skip
 def test_the_last_question_of_a_prompt_is_what_it_asks(prompt, expected):
-    found = index(LONG, "3 + 4?", "Is it?").in_prompt(prompt)
+    found = index(LONG, "3 + 4?", "Is it?", "what is 2 + 5").in_prompt(prompt)
     assert (found.idx if found else None) == expected
 
 

@@ -71,6 +71,8 @@ def test_the_range_may_be_left_out(tmp_path):
         ),
         ("[1, 2]", "expected a JSON object, found list"),
         (fields_of(idx=None), "idx: expected a number or a name, found None"),
+        (fields_of(idx=True), "idx: expected a number or a name, found True"),
+        (fields_of(idx=7.0), "idx: expected a number or a name, found 7.0"),
         (fields_of(idx=7), "idx 7: already on line 1"),
         (fields_of(idx=8, rl_answer_tokens=[]), "rl_answer_tokens: expected at least one token"),
         (

@@ -7,6 +7,7 @@ from pathlib import Path
 import gguf_model
 import pytest
 from tokenizers.processors import TemplateProcessing
+from transformers import Wav2Vec2CTCTokenizer
 
 from converters.errors import CheckpointError
 from experiments.errors import InputError
@@ -143,3 +144,33 @@ def test_a_snapshot_whose_training_names_nothing_either_is_one_line(snapshot):
     said = f"00008: config.json: expected eos_token_id there or in {above}, found none$"
     with pytest.raises(InputError, match=said):
         stop_tokens(snapshot)
+
+
+PLAIN = "Question: {question}\nAnswer:"
+
+
+def question(text):
+    return Question(idx=5, question=text, answer="1", solution="")
+
+
+def test_an_unknown_word_is_named_but_not_the_unknown_token_that_a_text_writes():
+    tokenizer = load_tokenizer(START)
+    written = f"How many {tokenizer.unk_token} books?"
+    tokens = encode_prompt(tokenizer, PLAIN, question(written))
+    assert tokenizer.unk_token_id in tokens
+    with pytest.raises(InputError, match=r"^question 5: .* found ' zebras' in 'Question: How"):
+        encode_prompt(tokenizer, PLAIN, question("How many zebras and emus?"))
+    with pytest.raises(InputError, match=r"found no token in ''; --prompt gives another$"):
+        encode_prompt(tokenizer, "{question}", question(""))
+
+
+def test_a_tokenizer_that_keeps_no_places_says_that_a_word_is_unknown(tmp_path):
+    """One of those that transformers runs in Python: a token a letter, in capitals."""
+    path = tmp_path / "vocab.json"
+    path.write_text(
+        json.dumps({name: n for n, name in enumerate(("<pad>", "<unk>", "|", "A", "B"))})
+    )
+    tokenizer = Wav2Vec2CTCTokenizer(path)
+    assert encode_prompt(tokenizer, "{question}", question("AB")) == [3, 4]
+    with pytest.raises(InputError, match=r"^question 5: .* found an unknown word in 'ABC'; --pro"):
+        encode_prompt(tokenizer, "{question}", question("ABC"))

@@ -201,3 +201,28 @@ def test_texts_are_the_same_where_prompt_and_counted_tokens_are():
     assert (short.cut, short.differing, short.identical_texts) == (3, [1, 2], 0.6)
     assert (long.cut, long.differing) == (6, [1, 2, 3])
     assert long.identical_texts == pytest.approx(0.4)
+
+
+def same_row(idx, **changes):
+    fields = {
+        f"{side}_{part}_tokens": [1] * 10 for side in toys.SIDES for part in ("prompt", "answer")
+    }
+    return row_of(fields | changes | {"idx": idx})
+
+
+def test_as_many_rows_as_are_asked_for_keep_their_order():
+    """The published program draws only from more than N; a draw of N of N would change the order."""
+    rows = [same_row(idx) for idx in range(20)]
+    found = select(rows, Rule(alpha=0.3, num_samples=20))
+    assert [row.fields["idx"] for row in found.rows] == list(range(20))
+    assert [step.name for step in found.steps][-1] == "similar length"
+    fewer = select(rows, Rule(alpha=0.3, num_samples=19))
+    assert fewer.rows == random.Random(42).sample(rows, 19)
+
+
+def test_the_last_rows_are_counted_before_the_step_that_took_them():
+    """Of 3 rows one leaves for its prompts; the other two for their lengths."""
+    rows = [same_row(0, rl_prompt_tokens=[1])]
+    rows += [same_row(idx, rl_answer_tokens=[1] * 30) for idx in (1, 2)]
+    with pytest.raises(InputError, match=r"step 'similar length' .* removed the last 2$"):
+        select(rows, Rule(alpha=0.3, gamma=3.0))

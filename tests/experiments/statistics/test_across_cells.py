@@ -39,6 +39,9 @@ def test_rise_summary_counts_cells_in_which_the_change_is_defined(sides):
     assert found.cells == 3
     assert found.share == pytest.approx(2 / 3)
     assert found.mean_change == pytest.approx((1 + 1 - 0.5) / 3)
+    same = comparing.compare(base, base, resamples=20)["activation_intensity"]
+    assert same.relative == 0
+    assert across_cells.rise_summary([twice, same]).share == 0.5, "what stays does not rise"
     empty = across_cells.rise_summary([none])
     assert empty.cells == 0
     assert math.isnan(empty.share)

@@ -112,3 +112,47 @@ def test_intervals_cover_the_true_value_in_95_percent_of_simulated_studies():
     assert fewest > 0.85 * studies
     for name, count in hits.items():
         assert fewest <= count <= most, f"{name}: {count} of {studies}"
+
+
+@pytest.mark.parametrize("size", [1e6, 1.0, 1e-20])
+def test_numbers_that_differ_by_rounding_have_no_spread_and_others_have(size):
+    """By up to 1e-14 and by up to 1e-8 of their size, whatever the size is."""
+    steps = np.arange(12)
+    columns = size * np.stack([1 + 1e-15 * steps, 1 + 1e-9 * steps], axis=1)
+    weights = bootstrap.draw_weights(12, 50, seed=0)
+    low, high = bootstrap.mean_intervals(columns, weights, confidence=0.95)
+    mean = columns.mean(axis=0)
+    assert (low[0], high[0]) == (mean[0], mean[0])
+    assert low[1] < mean[1] < high[1]
+    for column, spread in ((0, False), (1, True)):
+        resampled = functionals.Mean(values_n=columns[:, column]).resample(weights)
+        value = resampled.values_Z[0]
+        found = bootstrap.interval(resampled, weights, confidence=0.95)
+        assert (found == (value, value)) != spread
+        assert (found[0] < value < found[1]) == spread
+
+
+def test_a_difference_of_rounding_holds_zero_and_zeros_have_no_spread():
+    weights = bootstrap.draw_weights(10, 50, seed=0)
+    sum_, same, none = (
+        functionals.Mean(values_n=np.full(10, value)).resample(weights)
+        for value in (0.1 + 0.2, 0.3, 0.0)
+    )
+    difference = sum_ - same
+    assert difference.values_Z[0] > 0
+    assert bootstrap.interval(difference, weights, confidence=0.95) == (0, difference.values_Z[0])
+    other = bootstrap.interval(same - sum_, weights, confidence=0.95)
+    assert other == (-difference.values_Z[0], 0)
+    assert bootstrap.interval(none, weights, confidence=0.95) == (0, 0)
+    assert bootstrap.interval(same, weights, confidence=0.95) == (same.values_Z[0],) * 2
+
+
+def test_a_mean_an_ulp_beside_equal_numbers_is_its_own_interval():
+    columns = np.repeat(np.linspace(0.05, 0.95, 19)[None], 11, axis=0)
+    mean = columns.mean(axis=0)
+    assert (mean < columns[0]).any()
+    assert (mean > columns[0]).any()
+    weights = bootstrap.draw_weights(11, 20, seed=0)
+    low, high = bootstrap.mean_intervals(columns, weights, confidence=0.95)
+    assert (low == mean).all()
+    assert (high == mean).all()

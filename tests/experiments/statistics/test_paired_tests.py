@@ -83,3 +83,22 @@ def test_all_rises_are_an_effect_of_one():
     assert found["activation_intensity"].relative_interval == pytest.approx((1, 1))
     assert found["sample_diversity"].difference_interval[0] <= 0
     assert found["distribution_kurtosis"].wilcoxon_p == 1
+
+
+def test_changes_that_differ_by_rounding_are_ties_and_smaller_ones_are_none():
+    """Of numbers of size 4: a change of 1.5e-12 is none, those of 1 and 1 + 1.5e-12 have one rank."""
+
+    def found(values, size):
+        return paired_tests.paired_tests(paired_tests.Changes(values_n=np.array(values), size=size))
+
+    near = [1.0, -1 - 1.5e-12, 1 + 1.2e-12, 2.0, -1.5e-12]
+    exact = found([1.0, -1.0, 1.0, 2.0, 0.0], 4.0)
+    assert found(near, 4.0) == exact
+    assert exact.effect_size == pytest.approx((2 + 2 + 4 - 2) / 10), "ranks 2, 2, 2 and 4"
+    assert exact.sign_p == pytest.approx(2 * (1 + 4) / 16), "at most 1 of 4 falls"
+    # Of smaller numbers each of them is a change, and has a rank of its own.
+    assert found(near, 1e-13).effect_size == pytest.approx((2 + 3 + 5 - 4 - 1) / 15)
+    assert found([3e-9, -1e-9], 1.0).effect_size == pytest.approx((2 - 1) / 3)
+    none = found([0.0, 0.0], 0.0)
+    assert (none.wilcoxon_p, none.sign_p) == (1, 1)
+    assert math.isnan(none.effect_size)

@@ -7,7 +7,15 @@ from eap_jax.sharding import abstract_mesh
 from experiments.study.cards import CARDS
 from experiments.study.footprint import Placed, Scored, streamed_needs
 from experiments.study.pairs import SHAPES
-from experiments.study.plan import plan_answers, plan_scores, plan_streamed, room_for, shortage
+from experiments.study.plan import (
+    choices,
+    halves,
+    plan_answers,
+    plan_scores,
+    plan_streamed,
+    room_for,
+    shortage,
+)
 
 H100 = CARDS["h100"].usable_bytes
 
@@ -92,3 +100,20 @@ def test_a_shortage_is_said_in_units_that_show_it():
     assert shortage("answers", 57_090_000_000, 20_000_000_000) == "answers need 57.1 GB of 20.0"
     assert shortage("scores", 35_260_000, 20_000_000) == "scores need 35.3 MB of 20.0"
     assert shortage("scores", 2_500_000_000, 20_000_000) == "scores need 2,500.0 MB of 20.0"
+
+
+def test_what_fits_without_the_room_left_free_still_fits():
+    """One row that takes more than 95 % of the memory is tried; one that takes more than all is not."""
+    model, common = placed("distilled_qwen"), {"width": 256, "new_tokens": 4096, "most_rows": 1}
+    most = plan_answers(model, H100, **common).most
+    for usable, fits in ((most, True), (most - 1, False)):
+        assert room_for(usable) < most
+        found = plan_answers(model, usable, **common)
+        assert (found.rows, found.most, found.fits) == (1, most, fits)
+
+
+def test_batches_are_halved_down_to_the_longest_text():
+    assert halves(4096, 512) == [4096, 2048, 1024, 512]
+    assert halves(4096, 513) == [4096, 2048, 1024]
+    assert halves(4096, 5000) == [4096], "a text longer than that is a batch of its own"
+    assert choices(4096, 2048) == [(False, 4096), (False, 2048), (True, 4096), (True, 2048)]
