@@ -10,6 +10,7 @@ from html_page import Page
 
 from experiments.chain_grid import run_chain
 from experiments.errors import InputError
+from experiments.report import page as page_module
 from experiments.report import report
 from experiments.responses import generated
 from experiments.study.chains import find_chain
@@ -21,6 +22,8 @@ GRPO = PAIRS["tiny_grpo"]
 SHIPPED = Path(GRPO.rl) / "snapshots"
 # A snapshot is stored in bfloat16, the two beside it in float32; the last one's weights are missing.
 LABELS = ("tiny_start", "00008", "tiny_grpo", "broken")
+# So few rows that all comparisons have as many, and one compiled program serves them.
+RULE = Rule(alpha=0.3, num_samples=4)
 COMPARED = {(0, 1): "tiny_start_to_00008", (1, 2): "00008_to_tiny_grpo",
             (0, 2): "tiny_start_to_tiny_grpo"}  # fmt: skip
 
@@ -33,7 +36,7 @@ def run(chain, workdir):
     """The chain's study, nothing cut; what was said, what came of it, and who answered."""
     studies = [
         Study(
-            pair=pair, workdir=workdir, datasets=("arithmetic",), rules=(Rule(alpha=0.3),),
+            pair=pair, workdir=workdir, datasets=("arithmetic",), rules=(RULE,),
             questions=QuestionSource(limit=16), fidelity="off",
         )
         for pair in chain.pairs.values()
@@ -110,20 +113,22 @@ def test_each_model_answers_once_in_the_widest_precision(done):
 def test_a_killed_run_continues_and_ends_with_the_same_bytes(done, chain, tmp_path):
     workdir = tmp_path / "again"
     shutil.copytree(done[0], workdir)
-    folder = workdir / f"chain_{chain.name}"
-    second = folder / COMPARED[1, 2] / "arithmetic"
-    shutil.rmtree(folder / COMPARED[0, 2])
-    shutil.rmtree(second / "cut0.3")
+    second = workdir / f"chain_{chain.name}" / COMPARED[1, 2] / "arithmetic"
+    (cell,) = second.glob("cut*")
+    shutil.rmtree(cell)
     for name in ("all_correct.jsonl", "responses_base.jsonl"):
         (second / name).unlink()
-    lines = (second / "responses_rl.jsonl").read_text().splitlines(keepends=True)
-    (second / "responses_rl.jsonl").write_text("".join(lines[:5]) + lines[5][:20])
     *_, answered = run(chain, workdir)
-    assert answered == ["00008_to_tiny_grpo/arithmetic/responses_rl.jsonl"]
+    assert answered == [], "the model in the middle has its answers from the comparison before"
     assert files(workdir) == files(done[0])
 
 
-def test_the_report_over_the_chain_holds_its_words_its_tables_and_its_figure(done, chain):
+def test_the_report_over_the_chain_holds_its_words_its_tables_and_its_figure(
+    done, chain, monkeypatch
+):
+    for place in (report, page_module):  # figures of cells and of sweeps have tests of their own
+        monkeypatch.setattr(place, "sweep_figures", lambda *_: {})
+        monkeypatch.setattr(place, "DRAWN_CELLS", 0)
     workdir, _, _, directories, _ = done
     folder = workdir / f"chain_{chain.name}"
     runs = report.ChainRuns(chain=chain, directories=directories)
