@@ -52,6 +52,15 @@ class Outcome:
     cells: list[str] = dataclasses.field(default_factory=list)
     failures: list[tuple[str, str]] = dataclasses.field(default_factory=list)
 
+    def add(self, other: "Outcome") -> None:
+        """What another grid came to, too."""
+        for mine, others in zip(
+            (self.reports, self.cells, self.failures),
+            (other.reports, other.cells, other.failures),
+            strict=True,
+        ):
+            mine.extend(others)
+
     @contextlib.contextmanager
     def guard(self, name: str) -> Iterator[None]:
         """Turns a bad input inside it into a failure of the task `name`. What the memory does not

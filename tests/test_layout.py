@@ -33,7 +33,8 @@ FLOORS = (
     ("report", "bench", "posttrain"),
     ("manifest", "crosscheck", "study_flags", "labels"),
     ("grid",),
-    ("control_grid", "along_grid"),
+    ("shared_answers",),
+    ("control_grid", "along_grid", "chain_grid"),
     ("run", "sweep", "api"),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

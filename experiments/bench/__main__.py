@@ -88,7 +88,9 @@ def define_flags() -> None:
     flags.DEFINE_string(
         "compile_for", None, "gpu: compile a study's programs for h100, a100 or h200, or h100:2."
     )
-    flags.DEFINE_string("pair", OWN_PROMPT, "compile_for: whose shape; one of the four 7B pairs.")
+    flags.DEFINE_string(
+        "pair", OWN_PROMPT, "compile_for: whose shape; a registered pair of the Hub."
+    )
     flags.DEFINE_string("mesh", "", "compile_for: how the cards are used; default data:N.")
     flags.DEFINE_enum("numerics", Study.numerics, NUMERICS, "compile_for: precision of scores.")
     flags.DEFINE_integer("layers", None, "compile_for: another depth.", lower_bound=1)

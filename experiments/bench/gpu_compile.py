@@ -86,7 +86,7 @@ def target_of(text: str, mesh: str) -> Target:
 
 
 def study_of(pair: str, mesh: str, numerics: Numerics) -> Study:
-    """A study of a registered 7B pair at its default settings.
+    """A study of a registered pair of the Hub at its default settings.
 
     Raises:
       InputError: another pair.

@@ -5,20 +5,19 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from experiments.report.along import ACCURACY, FIDELITY, Point
+from experiments.report.along import Point
+from experiments.report.changes import ACCURACY, FIDELITY
 from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
+from experiments.report.view_style import VIEW_COLOURS, VIEW_MARKERS, change_axis
 from experiments.report.view_words import VIEW_LABELS
 from experiments.statistics.metrics import METRICS, Metric
 from experiments.statistics.views import VIEWS
 
 _COLUMNS = 3
-_COLOURS = dict(zip(VIEWS, ("black", "#0072B2", "#56B4E9", "#009E73", "#D55E00"), strict=True))
-_MARKERS = dict(zip(VIEWS, "osv^D", strict=True))
 # Views that agree lie on each other: those below are larger, so that they show.
 _SIZES = dict(zip(VIEWS, (3, 6, 5, 5, 4), strict=True))
-_TICKS = (-100, -30, -10, -3, -1, -0.3, -0.1, 0, 0.1, 0.3, 1, 3, 10, 30, 100)
 
 
 @styled
@@ -101,7 +100,6 @@ def _draw_values(axes: Axes, lines: Sequence[tuple[str, Sequence[Point]]]) -> No
 def _draw_metric(axes: Axes, metric: Metric, points: Sequence[Point]) -> dict:
     """One metric's change in every view; returns a line of each view by its label."""
     handles, drawn = {}, []
-    axes.set_yscale("asinh", linear_width=0.3)
     for view in reversed(VIEWS):  # the published one is on top
         found = [
             p for p in points
@@ -112,20 +110,12 @@ def _draw_metric(axes: Axes, metric: Metric, points: Sequence[Point]) -> dict:
         drawn += found
         (handles[VIEW_LABELS[view]],) = axes.plot(
             [0, *(p.step for p in found)], [0, *(p.relative for p in found)],
-            color=_COLOURS[view], linewidth=1, marker=_MARKERS[view], markersize=_SIZES[view],
+            color=VIEW_COLOURS[view], linewidth=1, marker=VIEW_MARKERS[view], markersize=_SIZES[view],
             markevery=[],
         )  # fmt: skip
         for p in found:
-            _mark(axes, p, p.relative, _MARKERS[view], _COLOURS[view], _SIZES[view])
-    axes.axhline(0, color="#999999", linewidth=0.6)
-    low, high = axes.get_ylim()
-    inside = [tick for tick in _TICKS if low <= tick <= high]
-    if high - low > 1:  # those of a tenth would lie on each other
-        inside = [tick for tick in inside if abs(tick) != 0.1]
-    axes.set_yticks(inside)
-    axes.set_yticks([], minor=True)
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
-    axes.tick_params(labelsize=7)
+            _mark(axes, p, p.relative, VIEW_MARKERS[view], VIEW_COLOURS[view], _SIZES[view])
+    change_axis(axes)
     axes.set_title(metric.label, fontsize=8.5)
     _label_steps(axes, drawn)
     return handles
@@ -142,7 +132,3 @@ def _label_steps(axes: Axes, points: Sequence[Point]) -> None:
     steps = sorted({0, *(p.step for p in points)})
     if len(steps) <= 9:
         axes.set_xticks(steps)
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:+.0f} %" if share else "0 %"

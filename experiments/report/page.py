@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from eap_jax.graph import reader_names, writer_names
 from experiments.report import published
 from experiments.report.alpha_words import turns_at
+from experiments.report.chain_page import ChainPage
 from experiments.report.control_words import control_lines, control_sentences
 from experiments.report.edge_data import edge_data
 from experiments.report.examples import examples
@@ -60,10 +61,11 @@ def write_page(
     drawn: Drawn | None = None,
     folders: Mapping[str, str] | None = None,
     training: Training | None = None,
+    chain: ChainPage | None = None,
 ) -> Path:
     """Write report.html; returns its path. Arguments as in `render`."""
     path = directory / "report.html"
-    write_text(path, render(study, drawn, folders, training))
+    write_text(path, render(study, drawn, folders, training, chain))
     return path
 
 
@@ -72,6 +74,7 @@ def render(
     drawn: Drawn | None = None,
     folders: Mapping[str, str] | None = None,
     training: Training | None = None,
+    chain: ChainPage | None = None,
 ) -> str:
     """The whole page of a study.
 
@@ -81,6 +84,7 @@ def render(
       folders: folder of each cell by the cell's name, from the page's own; None: the page links to
         no file.
       training: what its pairs are snapshots of, if they are.
+      chain: whose comparisons its pairs are, if they are.
     """
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
@@ -98,6 +102,8 @@ def render(
         several=several,
         training=training,
         training_image=None if training is None else data_uri(training.figure),
+        chain=chain,
+        chain_image=None if chain is None else data_uri(chain.figure),
         verdicts=verdicts(study),
         table=[_row(cell, study.cells) for cell in study.cells],
         rises=_rises(study) if several else [],

@@ -1,11 +1,17 @@
-"""Registry of model pairs: a checkpoint before (`base`) and after (`rl`) post-training."""
+"""Registry of model pairs: a checkpoint before (`base`) and after (`rl`) post-training.
+
+The embedded pairs, the paper's four, and those of the public chains: each checkpoint with the one
+before it and with the first, named `<chain>_<stage>_<stage>`, such as tulu3_sft_dpo.
+"""
 
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 from eap_jax.config import ModelConfig
 from experiments.errors import InputError
+from experiments.study.public_chains import PUBLIC_CHAINS, PublicChain, comparisons
 
 Side = Literal["base", "rl"]
 SIDES: tuple[Side, Side] = ("base", "rl")
@@ -74,6 +80,21 @@ def _embedded(key: str, method: str) -> Pair:
     )
 
 
+def _public(chain: PublicChain) -> Iterator[Pair]:
+    checkpoints = list(chain.stages.values())
+    for before, after in comparisons(len(checkpoints)):
+        key = chain.pair_key(before, after)
+        yield Pair(
+            key=key,
+            series=key,
+            base=checkpoints[before],
+            rl=checkpoints[after],
+            method=", then ".join(chain.methods[before:after]),
+            prompt=CHAT if chain.prompt is None else chain.prompt,
+            max_new_tokens=chain.max_new_tokens,
+        )
+
+
 PAIRS = {
     pair.key: pair
     for pair in (
@@ -118,16 +139,17 @@ PAIRS = {
             prompt=_CHATML,
             max_new_tokens=8192,
         ),
+        *(pair for chain in PUBLIC_CHAINS.values() for pair in _public(chain)),
     )
 }
-# Shapes of both models of the 7B pairs, for plans made before they are downloaded; and the precision
-# that they are stored in.
+# Shapes of both models of the pairs of the Hub, for plans made before they are downloaded; and the
+# precision that they are stored in.
 SHAPES = {
     "deepseek_math": _DEEPSEEK,
     "mistral": _MISTRAL,
     "distilled_qwen": _QWEN,
     "qwen25": _QWEN,
-}
+} | {pair.key: chain.config for chain in PUBLIC_CHAINS.values() for pair in _public(chain)}
 REGISTERED_DTYPE = "bfloat16"
 DEFAULT_PAIR = "tiny_grpo"
 # Whose prompt and limits two checkpoints of the user's own get.

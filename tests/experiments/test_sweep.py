@@ -133,10 +133,31 @@ def test_mistakes_end_in_one_line_and_leave_nothing(processes, tmp_path, flag, s
         (["--along=tiny_grpo", "--start=no/such/start"], "start no/such/start: no such directory"),
         (["--along=tiny_grpo", "--alpha=2"], "alpha: expected a number in (0, 1], found 2"),
         (["--start=tiny_start"], "start: --start belongs to --along, which was not given"),
-        (["--max_new_tokens=9"], "max_new_tokens: --max_new_tokens belongs to --along"),
+        (["--max_new_tokens=9"], "max_new_tokens: --max_new_tokens belongs to --along or --chain,"),
     ],
 )
 def test_mistakes_along_a_training_end_in_one_line(processes, tmp_path, flags, said):
+    done = processes.run("experiments.sweep", *flags, f"--workdir={tmp_path / 'runs'}")
+    assert done.code == 1
+    assert said in done.error
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--chain=tulu3", "--pairs=tiny_dpo"], "chain: expected --chain or --pairs, found both"),
+        (["--chain=tulu3", "--along=tiny_grpo"], "along: expected --along or --chain, found both"),
+        (["--chain=tulu3", "--start=tiny_start"], "start: --start belongs to --along, which was"),
+        (
+            ["--chain=tulu4"],
+            "chain: expected one of tulu3, olmo2, olmo3, olmo3_rl_zero, or at least",
+        ),
+        (["--chain=a/b,c/d,a/b"], "chain: expected each checkpoint once, found a/b twice"),
+        (["--chain=tulu3", "--alpha=2"], "alpha: expected a number in (0, 1], found 2"),
+    ],
+)
+def test_mistakes_of_a_chain_end_in_one_line(processes, tmp_path, flags, said):
     done = processes.run("experiments.sweep", *flags, f"--workdir={tmp_path / 'runs'}")
     assert done.code == 1
     assert said in done.error

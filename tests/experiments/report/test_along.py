@@ -8,7 +8,8 @@ import pytest
 from saved_study import PAIR, save_answers, save_study
 from toy_study import scores
 
-from experiments.report.along import ACCURACY, FIDELITY, accuracy_point, along_points
+from experiments.report.along import along_points
+from experiments.report.changes import ACCURACY, FIDELITY
 from experiments.report.gather import gather
 from experiments.statistics.metrics import METRICS
 from experiments.statistics.trend import trend
@@ -77,28 +78,3 @@ def test_fidelity_has_changed_where_the_intervals_do_not_meet(saved):
     assert trend_of(side(math.nan, 0.9, math.nan)) == "unclear"
     below = fidelity_of(side(0.1, 0.2, 0.3), side(-0.5, -0.4, -0.3))
     assert (below.trend, below.relative) == ("rises", pytest.approx(1.5)), "by 150 % of its size"
-
-
-@pytest.mark.parametrize(
-    ("gained", "lost", "expected"),
-    [
-        (6, 0, "rises"),  # 2 / 2^6 = 0.031
-        (5, 0, "unclear"),  # 2 / 2^5 = 0.0625
-        (0, 6, "falls"),
-        (8, 1, "rises"),  # 2 (1 + 9) / 2^9 = 0.039
-        (7, 1, "unclear"),  # 2 (1 + 8) / 2^8 = 0.070
-        (0, 0, "unclear"),
-    ],
-)
-def test_accuracy_has_changed_by_mcnemars_exact_test(gained, lost, expected):
-    base = [True] * 3 + [False] * gained + [True] * lost
-    rl = [True] * 3 + [True] * gained + [False] * lost
-    point = accuracy_point(8, "math", base, rl)
-    assert point.trend == expected
-    assert point.start == pytest.approx((3 + lost) / len(base))
-    assert point.snapshot == pytest.approx((3 + gained) / len(rl))
-    assert point.low <= point.snapshot <= point.high + 1e-12
-
-
-def test_a_start_without_a_right_answer_has_no_relative_change():
-    assert math.isnan(accuracy_point(8, "math", [False] * 7, [True] * 7).relative)
