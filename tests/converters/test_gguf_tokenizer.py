@@ -21,7 +21,8 @@ from transformers import AutoTokenizer
 
 from converters.convert import to_hf
 from converters.errors import CheckpointError
-from converters.gguf_file import GGUFFile, read_header
+from converters.gguf_file import GGUFFile
+from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 
 TEXTS = (
@@ -93,7 +94,7 @@ def metadata_of(tokenizer: Tokenizer, kind: str, pre: str) -> dict:
 
 
 def file_of(metadata: dict, tmp_path) -> GGUFFile:
-    return GGUFFile(path=tmp_path / "model.gguf", metadata=metadata, tensors={})
+    return GGUFFile(path=tmp_path / "model.gguf", metadata=metadata, tensors={}, parts=())
 
 
 def random_texts(count: int) -> list[str]:
