@@ -100,7 +100,8 @@ class Worker:
             stdout=subprocess.PIPE,
             text=True,
             encoding="utf-8",
-            env=environment(),
+            # What transformers has to say on its import, this process has said already.
+            env=environment() | {"TRANSFORMERS_VERBOSITY": "error"},
             start_new_session=True,
         )
         self._owner = os.getpid()

@@ -90,7 +90,8 @@ def text_folder(checkpoint: Path) -> Path:
     Raises:
       CheckpointError: an adapter has no base here.
     """
-    own = any((checkpoint / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    own = any((checkpoint / name).is_file() for name in names)
     return base_of(checkpoint) if is_adapter(checkpoint) and not own else checkpoint
 
 

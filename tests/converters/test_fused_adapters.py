@@ -125,11 +125,12 @@ def test_conversions_hold_pefts_merged_tensors(fused, tmp_path):
 
 def test_an_adapter_of_separate_projections_does_not_fit_a_fused_base(fused, tmp_path):
     """As one that was trained on a Llama."""
-    config = toys.toy_of("llama", num_layers=3, d_model=32, head_dim=8, d_ff=40).config
-    model = toys.torch_model(toys.toy_of("llama", num_layers=3, d_model=32, head_dim=8, d_ff=40),
-                             toys.random_params(config))  # fmt: skip
-    wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
-    wrapped.save_pretrained(tmp_path / "adapter")
+    toy = toys.toy_of("llama", num_layers=3, d_model=32, head_dim=8, d_ff=40)
+    model = toys.torch_model(toy, toys.random_params(toy.config))
+    with warnings.catch_warnings():  # transformers', of a name that peft uses
+        warnings.simplefilter("ignore")
+        wrapped = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["q_proj"]))
+        wrapped.save_pretrained(tmp_path / "adapter")
     change(tmp_path / "adapter", base_model_name_or_path=str(fused[0]))
     with pytest.raises(CheckpointError, match="q_proj") as error:
         load_checkpoint(tmp_path / "adapter")

@@ -121,6 +121,27 @@ def test_byte_level_ids_are_those_of_the_tokenizer_written_down(pre, tmp_path):
     assert found.decode(found("a<|end|>")["input_ids"], skip_special_tokens=True) == "a"
 
 
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Tom has 123 apples.", ["Tom", " has", " ", "1", "2", "3", " apples", "."]),
+        ("a\r\n\n b  c ", ["a", "\r", "\n", "\n", " b", " ", " c", " "]),
+        ("x+=(y1)//2; it's", ["x", "+=(", "y", "1", ")//", "2", ";", " it", "'", "s"]),
+        ("na\u00efve \u6771\u4eac\u3002ok",
+         ["na", "\u00ef", "ve", " ", "\u6771\u4eac", "\u3002", "ok"]),
+        ("\\boxed{12}$", ["\\", "boxed", "{", "1", "2", "}$"]),
+        # A formula's letter is no letter of the list, nor is a Georgian small one.
+        ("a\U0001d465b \u10d0c", ["a", "\U0001d465", "b", " ", "\u10d0", "c"]),
+    ],
+)  # fmt: skip
+def test_deepseeks_texts_are_split_by_its_six_rules_in_turn(text, pieces, tmp_path):
+    """Line ends, words, signs (ASCII letters too: a word is cut at others), spaces at the end, Chinese
+    and what is numbered before it, digits one by one: by hand."""
+    file = file_of(metadata_of(trained("gpt-2"), "gpt2", "deepseek-llm"), tmp_path)
+    found = build_tokenizer(file).backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[start:end] for _, (start, end) in found] == pieces
+
+
 @pytest.mark.parametrize(("begins", "ends"), [(True, False), (False, True), (False, False)])
 def test_first_and_last_tokens_are_added_as_the_file_says(begins, ends, tmp_path):
     metadata = metadata_of(trained("llama-bpe"), "gpt2", "llama-bpe")

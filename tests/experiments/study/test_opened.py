@@ -124,6 +124,16 @@ def test_a_study_that_does_not_fit_is_opened_after_one_line_that_says_what_would
     assert [found.first_warning(stage) for stage in stages] == [True, True, False, False, False]
 
 
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Two converted models, base and rl."""
+    folder = tmp_path_factory.mktemp("converted")
+    for seed, name in enumerate(("base", "rl")):
+        hf_folder.write_toy(folder / f"hf {name}", TOY, toys.random_params(TOY.config, seed))
+        to_orbax(folder / f"hf {name}", folder / name)
+    return folder
+
+
 def change_config(folder, **changes):
     settings = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(settings | changes))
@@ -145,12 +155,11 @@ def change_config(folder, **changes):
     ],
 )
 def test_a_broken_converted_model_on_either_side_is_refused_before_anything_is_loaded(
-    tmp_path, monkeypatch, side, break_it, words
+    converted, tmp_path, monkeypatch, side, break_it, words
 ):
     """As a broken Hugging Face folder is, and whether or not the study states a dtype."""
-    for seed, name in enumerate(("base", "rl")):
-        hf_folder.write_toy(tmp_path / f"hf {name}", TOY, toys.random_params(TOY.config, seed))
-        to_orbax(tmp_path / f"hf {name}", tmp_path / name)
+    for name in ("base", "rl"):
+        shutil.copytree(converted / name, tmp_path / name)
     break_it(tmp_path / side)
     monkeypatch.setattr(opened_module, "load_checkpoint", lambda *_, **__: pytest.fail("loaded"))
     study = study_of(tmp_path / "base", tmp_path / "rl")
