@@ -37,7 +37,7 @@ EVIDENCE = {
     ),
     "latent attention": (r"kv_lora_rank", None),
     "rotates neighbouring numbers": (r"repeat_interleave\(2", None),
-    "not all attention": (r"Mamba|RwkvLinear|RgLru|GatedDeltaNet", None),
+    "not all attention": (r"Mamba|RwkvLinear|RecurrentBlock|GatedDeltaNet", None),
     "layers attend in chunks": (r"chunked_attention", None),
     "norms of q and k within heads": (r"k_norm = \w+\(self\.head_dim", None),
     "scaled with their position": (r"llama_4_scaling", None),
