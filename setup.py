@@ -47,7 +47,9 @@ setup(
         "huggingface_hub",
         "gguf",
         "filelock",
+        # transformers reads the file of a sentencepiece model through protobuf.
         "sentencepiece",
+        "protobuf",
         "xarray",
         "pandas",
         # Questions and answers that the Hub and other programs keep as parquet.

@@ -8,6 +8,7 @@ So conversion, restoring and layer-by-layer attribution hold one layer or one of
 tensors in memory. Training states are single Orbax trees.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from converters.errors import CheckpointError
+from converters.weight_files import DTYPES
 from eap_jax.config import ModelConfig
 from eap_jax.parameters import axis_sizes, block_axes, end_axes
 
@@ -89,16 +91,49 @@ def check_layers(directory: str | Path, config: ModelConfig) -> None:
         )
 
 
+def check_complete(directory: str | Path, config: ModelConfig) -> None:
+    """Account for every tensor of a converted model by name, shape and dtype, and for its bytes.
+
+    No value is read, but where a part's files hold fewer bytes than its tensors have: then they are
+    compressed, or cut off, which reading tells.
+
+    Raises:
+      CheckpointError: a layer or tensor is missing, unexpected, mis-shaped, of a dtype that is no float
+        or is another in another layer, or its files are cut off.
+    """
+    check_layers(directory, config)
+    _check_ends(directory, config)
+    parts = [(end_path(directory, name), {name: axes}) for name, axes in end_axes(config).items()]
+    blocks = [
+        (block_path(directory, layer), block_axes(config)) for layer in range(config.num_layers)
+    ]
+    first = {}
+    for path, axes in parts + blocks:
+        like = _expected(path, axes, config)
+        _check_leaves(path, _saved_leaves(path), like)
+        for name, leaf in like.items():
+            if leaf.dtype not in DTYPES.values():
+                raise CheckpointError(
+                    f"{path}: {name}: expected dtype {', '.join(map(str, DTYPES.values()))}, found "
+                    f"{leaf.dtype}"
+                )
+            if path.parent.name == "blocks" and first.setdefault(name, leaf).dtype != leaf.dtype:
+                raise CheckpointError(
+                    f"{path}: {name}: expected dtype {first[name].dtype} as in the layers before, "
+                    f"found {leaf.dtype}"
+                )
+        held = sum(file.stat().st_size for file in path.rglob("d/*") if file.is_file())
+        if held < sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in like.values()):
+            load_tree(path, like)
+
+
 def load_ends(
     directory: str | Path, config: ModelConfig, shardings=None, names: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """Parameters outside the blocks, all or those named: numpy, or jax arrays where `shardings`
     say so."""
-    axes, ends = end_axes(config), Path(directory).absolute() / "ends"
-    saved = {entry.name for entry in ends.iterdir()} if ends.is_dir() else set()
-    if saved != set(axes):
-        raise CheckpointError(f"{ends}: expected tensors {sorted(axes)}, found {sorted(saved)}")
-    found = {}
+    _check_ends(directory, config)
+    axes, found = end_axes(config), {}
     for name in names or axes:
         sharding = None if shardings is None else {name: shardings[name]}
         found |= _load_group(end_path(directory, name), {name: axes[name]}, config, sharding)
@@ -115,18 +150,33 @@ def load_block(directory: str | Path, config: ModelConfig, layer: int, shardings
     return _load_group(block_path(directory, layer), block_axes(config), config, shardings)
 
 
-def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
-    sizes = axis_sizes(config)
-    saved = _saved_leaves(path)
+def _check_ends(directory: str | Path, config: ModelConfig) -> None:
+    axes, ends = end_axes(config), Path(directory).absolute() / "ends"
+    saved = {entry.name for entry in ends.iterdir()} if ends.is_dir() else set()
+    if saved != set(axes):
+        raise CheckpointError(f"{ends}: expected tensors {sorted(axes)}, found {sorted(saved)}")
+
+
+def _expected(
+    path: Path, axes: dict[str, str], config: ModelConfig, shardings=None
+) -> dict[str, Any]:
+    """The tensors that a part must hold, in the dtypes that it has: Orbax casts silently to whatever
+    dtype is asked for, so the saved one is asked for."""
+    sizes, saved = axis_sizes(config), _saved_leaves(path)
     if set(saved) != set(axes):
         raise CheckpointError(f"{path}: expected tensors {sorted(axes)}, found {sorted(saved)}")
-    like = {}
-    for name, letters in axes.items():
-        shape, dtype = tuple(sizes[c] for c in letters), saved[name].dtype
-        # Orbax casts silently to whatever dtype is asked for, so the saved one is asked for.
-        sharding = None if shardings is None else shardings[name]
-        like[name] = jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)
-    loaded = load_tree(path, like)
+    return {
+        name: jax.ShapeDtypeStruct(
+            tuple(sizes[c] for c in letters),
+            saved[name].dtype,
+            sharding=None if shardings is None else shardings[name],
+        )
+        for name, letters in axes.items()
+    }
+
+
+def _load_group(path: Path, axes: dict[str, str], config: ModelConfig, shardings) -> dict[str, Any]:
+    loaded = load_tree(path, _expected(path, axes, config, shardings))
     return loaded if shardings is not None else {n: np.asarray(leaf) for n, leaf in loaded.items()}
 
 
@@ -139,9 +189,14 @@ def _context() -> ocp.Context:
 
 def _saved_leaves(path: str | Path) -> dict[str, Any]:
     try:
-        return ocp.metadata(Path(path).absolute()).metadata
+        found = ocp.metadata(Path(path).absolute()).metadata
     except Exception as error:  # whatever its readers of JSON and of arrays met
         raise _unreadable(path, error) from None
+    if found is None:  # what Orbax met is in its log only
+        raise CheckpointError(
+            f"{path}: not a readable Orbax checkpoint: its arrays have no metadata"
+        )
+    return found
 
 
 def _unreadable(path: str | Path, error: Exception) -> CheckpointError:

@@ -77,7 +77,7 @@ def to_hf(source: Path, output: Path) -> None:
     if not orbax.is_orbax(source):
         raise CheckpointError(f"{source}: expected a converted (Orbax) checkpoint, found no ends/")
     config = read_config(source)
-    orbax.check_layers(source, config)
+    orbax.check_complete(source, config)
     table = mapping.table(config, read_family(source))
     held: dict[int | None, dict] = {}  # one layer, or the ends
 

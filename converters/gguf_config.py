@@ -1,16 +1,19 @@
 """The metadata of a GGUF file of the Llama family -> what config.json says of the same model.
 
 llama.cpp calls Llama, Mistral, SmolLM and their kin `llama`; every other architecture is refused by
-name. A key under `llama.` is honoured, known to change nothing, or refused.
+name. A key under `llama.` is honoured, or refused by name where it looks like a setting of the forward
+pass that is not off (as `hf_keys` has it), or ignored with a warning.
 """
 
 import math
+import warnings
 from typing import Any
 
 import numpy as np
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, CheckpointWarning
 from converters.gguf_file import GGUFFile, supported
+from converters.hf_keys import acts, looks_acting
 
 _SIZES = {
     "num_hidden_layers": "block_count",
@@ -22,7 +25,8 @@ _HONOURED = {
     *_SIZES.values(), "attention.head_count_kv", "attention.key_length", "attention.value_length",
     "attention.layer_norm_rms_epsilon", "context_length", "rope.dimension_count", "rope.freq_base",
     "rope.scale_linear", "rope.scaling.type", "rope.scaling.factor",
-    "rope.scaling.original_context_length", "vocab_size",
+    "rope.scaling.original_context_length", "rope.scaling.attn_factor",
+    "rope.scaling.yarn_beta_fast", "rope.scaling.yarn_beta_slow", "vocab_size",
 }  # fmt: skip
 # Keys that are harmless at these values only.
 _NEUTRAL = {
@@ -30,8 +34,10 @@ _NEUTRAL = {
     "attention.sliding_window": (0,),
     "expert_count": (0,),
     "expert_used_count": (0,),
-    "rope.scaling.attn_factor": (1.0,),
     "rope.scaling.finetuned": (False, True),
+    "rope.scaling.yarn_attn_factor": (1.0,),
+    "rope.scaling.yarn_ext_factor": (1.0, -1.0),
+    "rope.scaling.yarn_log_multiplier": (0.0,),
     "tensor_data_layout": ("", "reference"),
     "use_parallel_residual": (False,),
 }
@@ -51,11 +57,6 @@ def config_of(file: GGUFFile) -> dict[str, Any]:
     architecture = file.metadata.get("general.architecture")
     if architecture != "llama":
         raise _error(file, "general.architecture", "llama", repr(architecture))
-    if file.metadata.get("split.count", 1) not in (0, 1):
-        raise _error(
-            file, "split.count", "1, a model in one file (llama-gguf-split --merge makes it)",
-            repr(file.metadata["split.count"]),
-        )  # fmt: skip
     _check_keys(file)
     data: dict[str, Any] = {key: _whole(file, f"llama.{own}") for key, own in _SIZES.items()}
     heads, kv_heads = heads_of(file)
@@ -121,16 +122,26 @@ def _error(file: GGUFFile, place: str, expected: str, found: str) -> CheckpointE
 
 
 def _check_keys(file: GGUFFile) -> None:
+    unknown = []
     for key, value in file.metadata.items():
         own = key.removeprefix("llama.")
         if own == key or own in _HONOURED:
             continue
-        if own not in _NEUTRAL:
-            raise _error(file, key, "a key that this model honours", repr(value))
-        if value not in _NEUTRAL[own]:
-            raise _error(
-                file, key, f"{_NEUTRAL[own][0]!r}, the only value that it honours", repr(value)
-            )
+        if own in _NEUTRAL:
+            if value not in _NEUTRAL[own]:
+                raise _error(
+                    file, key, f"{_NEUTRAL[own][0]!r}, the only value that it honours", repr(value)
+                )
+        elif acts(own.replace(".", "_"), value):
+            raise _error(file, key, "a key that this model honours, or its value off", repr(value))
+        elif not looks_acting(own.replace(".", "_")):
+            unknown.append(key)
+    if unknown:
+        warnings.warn(
+            f"{file.path}: ignored keys that are not known: {', '.join(unknown)}",
+            CheckpointWarning,
+            stacklevel=2,
+        )
 
 
 def _whole(file: GGUFFile, key: str, default: int | None = None) -> int:
@@ -178,18 +189,36 @@ def _head_dim(file: GGUFFile, d_model: int, heads: int) -> int:
 
 
 def _scaling(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any] | None:
-    """Linear scaling is a key, and llama3's a tensor of what each angle is divided by."""
-    kind = file.metadata.get("llama.rope.scaling.type", "linear")
-    factor = _number(file, "llama.rope.scaling.factor", 1.0)
+    """Linear scaling and YaRN are keys, and llama3's a tensor of what each angle is divided by."""
+    name = "llama.rope.scaling"
+    kind = file.metadata.get(f"{name}.type", "linear")
+    factor = _number(file, f"{name}.factor", 1.0)
     factor *= _number(file, "llama.rope.scale_linear", 1.0)
-    if kind not in ("none", "linear"):
-        raise _error(file, "llama.rope.scaling.type", "none or linear", repr(kind))
-    scaled = kind == "linear" and factor != 1
-    if ROPE_FACTORS not in file.tensors:
+    if kind not in ("none", "linear", "yarn"):
+        raise _error(file, f"{name}.type", "none, linear or yarn", repr(kind))
+    attention = _number(file, f"{name}.attn_factor", 1.0)
+    if kind != "yarn" and attention != 1:
+        raise _error(file, f"{name}.attn_factor", f"1 without yarn ({kind})", repr(attention))
+    scaled = kind != "none" and factor != 1
+    if ROPE_FACTORS in file.tensors:
+        if scaled:
+            found = f"factors beside {kind} {factor:g}"
+            raise _error(file, ROPE_FACTORS, "one kind of scaling", found)
+        return _llama3(file, theta, head_dim)
+    if kind != "yarn":
         return {"rope_type": "linear", "factor": factor} if scaled else None
-    if scaled:
-        raise _error(file, ROPE_FACTORS, "one kind of scaling", f"factors beside linear {factor:g}")
-    return _llama3(file, theta, head_dim)
+    context = _whole(file, "llama.context_length", 4096)
+    return {
+        "rope_type": "yarn",
+        "factor": factor,
+        "original_max_position_embeddings": _whole(
+            file, f"{name}.original_context_length", context
+        ),
+        "beta_fast": _number(file, f"{name}.yarn_beta_fast", 32.0),
+        "beta_slow": _number(file, f"{name}.yarn_beta_slow", 1.0),
+        # llama.cpp multiplies YaRN's own multiplier by the key.
+        "attention_factor": attention * (1 + 0.1 * math.log(max(factor, 1.0))),
+    }
 
 
 def _llama3(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
@@ -197,7 +226,7 @@ def _llama3(file: GGUFFile, theta: float, head_dim: int) -> dict[str, Any]:
     if tensor.shape != (head_dim // 2,) or not supported(tensor.kind):
         found = f"{tensor.kind} {tensor.shape}"
         raise _error(file, ROPE_FACTORS, f"{head_dim // 2} numbers", found)
-    with file.path.open("rb", buffering=0) as handle:
+    with file.open(ROPE_FACTORS) as handle:
         factors = file.rows(handle, ROPE_FACTORS, 0, 1)[0].astype(np.float64)
     original = _whole(file, "llama.rope.scaling.original_context_length", _ORIGINAL)
     # The largest is the factor itself, met at the long waves.

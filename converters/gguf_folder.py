@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from converters.gguf_config import config_of, token_ids
-from converters.gguf_file import read_header
+from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 
 

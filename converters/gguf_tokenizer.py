@@ -34,6 +34,21 @@ _TEKKEN = (
     r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
     r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+# Cased letters, without alphabets that the model's own list leaves out: Armenian and Georgian small
+# letters, some of the Latin and Georgian supplements, letters of formulas, and younger alphabets.
+_DEEPSEEK_LETTERS = (
+    r"[\p{Lu}\p{Ll}\p{Lt}&&[^\x{560}-\x{588}\x{10C7}-\x{10FF}\x{1C80}-\x{1C8F}\x{2D00}-\x{2D2D}"
+    r"\x{A790}-\x{A7FA}\x{AB30}-\x{AB68}\x{10570}-\x{105BC}\x{10D50}-\x{10D85}\x{16E40}-\x{16E7F}"
+    r"\x{1D400}-\x{1D7CB}\x{1DF00}-\x{1DF2A}]]"
+)
+_DEEPSEEK = (
+    r"[\r\n]",
+    rf"\s?{_DEEPSEEK_LETTERS}+",
+    r"\s?[!-/:-~\x{FF01}-\x{FF0F}\x{FF1A}-\x{FF5E}\x{2018}-\x{201F}\x{3000}-\x{3002}]+",
+    r"\s+$",
+    r"[\x{4E00}-\x{9FA5}\x{800}-\x{4E00}\x{AC00}-\x{D7FF}]+",
+    r"\p{N}",
+)
 _PLAIN = ("gpt-2", "phi-2", "mpt", "olmo")
 _DIGITS = ("smollm", "starcoder", "refact", "command-r", "codeshell", "exaone", "minerva-7b")
 # Vocabularies that take a word which is in them as it is, and begin texts with BOS unless told.
@@ -45,7 +60,7 @@ _SPLITS = (
     | dict.fromkeys(_DIGITS)
     | dict.fromkeys((*_WHOLE_WORDS, "dbrx", "smaug-bpe"), _LLAMA3)
     | dict.fromkeys(("qwen2", "deepseek-r1-qwen"), _QWEN2)
-    | {"tekken": _TEKKEN}
+    | {"tekken": _TEKKEN, "deepseek-llm": _DEEPSEEK}
 )
 
 
@@ -156,10 +171,9 @@ def _byte_level(file: GGUFFile, vocabulary: dict[str, int]) -> Tokenizer:
         if pre in _DIGITS:
             steps.insert(0, pre_tokenizers.Digits(individual_digits=True))
     else:
-        steps = [
-            pre_tokenizers.Split(Regex(split), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
+        patterns = split if isinstance(split, tuple) else (split,)
+        steps = [pre_tokenizers.Split(Regex(each), behavior="isolated") for each in patterns]
+        steps.append(pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False))
     if split is _QWEN2:
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(steps)

@@ -17,7 +17,8 @@ import numpy as np
 
 from converters.errors import CheckpointError
 from converters.gguf_config import ROPE_FACTORS, heads_of
-from converters.gguf_file import PLAIN, StoredTensor, read_header, supported
+from converters.gguf_file import PLAIN, StoredTensor, supported
+from converters.gguf_header import read_header
 from converters.pieces import PIECE, assemble
 
 _ENDS = {
@@ -69,8 +70,8 @@ class GGUFReader:
         return list(self._own)
 
     def file_of(self, name: str) -> Path:
-        """The file, for messages."""
-        return self._file.path
+        """The file that holds a tensor, for messages."""
+        return self._tensor(name).path
 
     def shape(self, name: str) -> tuple[int, ...]:
         """Shape of a tensor, without reading it."""
@@ -85,7 +86,7 @@ class GGUFReader:
         tensor = self._tensor(name)
         if not supported(tensor.kind):
             raise CheckpointError(
-                f"{self._file.path}: tensor {self._own[name]}: expected {', '.join(PLAIN)} or a "
+                f"{tensor.path}: tensor {self._own[name]}: expected {', '.join(PLAIN)} or a "
                 f"quantisation that gguf can undo, found {tensor.kind}"
             )
         return self._dtypes[len(tensor.shape) == 1]
@@ -111,7 +112,7 @@ class GGUFReader:
         # Whole heads at a time, since rows move within one.
         unit = rows // heads if heads and outer else 1
         step = unit * max(1, PIECE // (unit * columns))
-        with self._file.path.open("rb", buffering=0) as file:
+        with self._file.open(self._own[name]) as file:
             for first in range(0, rows, step):
                 count = min(step, rows - first)
                 piece = self._file.rows(file, self._own[name], first, count).astype(

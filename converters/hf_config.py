@@ -15,7 +15,8 @@ from converters.adapter_weights import changed_settings
 from converters.errors import CheckpointError, CheckpointWarning
 from converters.families import FAMILIES, Family
 from converters.gguf_config import config_of
-from converters.gguf_file import is_gguf, read_header
+from converters.gguf_file import is_gguf
+from converters.gguf_header import read_header
 from converters.hf_fields import read_fields, write_fields
 from converters.hf_keys import unknown_keys
 from converters.hf_rope import read_rope, write_rope

@@ -97,9 +97,9 @@ def unknown_keys(data: dict[str, Any], family: Family, place: str) -> list[str]:
             _check_ids(key, value, place)
         if key in read | _HARMLESS or _HARMLESS_NAMES.search(key):
             continue
-        if not _ACTING.search(key) and key not in _NEUTRAL:
+        if not looks_acting(key):
             unknown.append(key)
-        elif not _off(key, value) and not _repeats(key, value, data, family):
+        elif acts(key, value) and not _repeats(key, value, data, family):
             raise CheckpointError(
                 f"{place}: {key}: {family.architecture} does not honour it; expected it off or left "
                 f"out, found {shown(value)}"
@@ -116,6 +116,16 @@ def _own(family: Family) -> set[str | None]:
     if family.local_rope is not None:
         keys.add(family.local_rope.key)
     return keys
+
+
+def looks_acting(key: str) -> bool:
+    """Whether a key's name is that of a setting of the forward pass."""
+    return bool(_ACTING.search(key)) or key in _NEUTRAL
+
+
+def acts(key: str, value: Any) -> bool:
+    """Whether a key is a setting of the forward pass that is not off."""
+    return looks_acting(key) and not _off(key, value)
 
 
 def _off(key: str, value: Any) -> bool:

@@ -16,6 +16,7 @@ from converters.adapter_config import CONFIG as ADAPTER
 from converters.adapter_config import base_of, is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
+from converters.gguf_header import read_header
 from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights, weight_files
 from eap_jax.config import ModelConfig
@@ -24,8 +25,8 @@ from eap_jax.parameters import parameter_axes, parameter_shapes
 # Files that decide how a checkpoint's prompts and texts become tokens.
 TOKENIZER_FILES = (
     "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
-    "added_tokens.json", "vocab.json", "merges.txt", "spiece.model", "chat_template.jinja",
-    "chat_template.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "spiece.model", "tekken.json",
+    "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
 
 
@@ -112,30 +113,35 @@ def checkpoint_dtype(path: str | Path) -> str:
 
 def checkpoint_hash(path: str | Path) -> str:
     """SHA-256 of a checkpoint's config, weights and tokenizer, names included, for manifests; of a GGUF
-    file its contents; of an adapter its base's too.
+    file its contents, of a split one those of all; of an adapter its base's too.
 
     Raises:
       CheckpointError: there are no weights.
     """
     path = Path(path)
+    digest = hashlib.sha256()
     if is_gguf(path):
-        with path.open("rb") as handle:
-            return hashlib.file_digest(handle, "sha256").hexdigest()
+        for part in read_header(path).parts:
+            _add_contents(digest, part)
+        return digest.hexdigest()
     if orbax.is_orbax(path):
         parts = (part for place in ("ends", "blocks") for part in (path / place).rglob("*"))
         files = {part for part in parts if part.is_file()}
     else:
         files = set(weight_files(path))
     files |= {path / name for name in ("config.json", ADAPTER, *TOKENIZER_FILES)}
-    digest = hashlib.sha256()
     for file in sorted(file for file in files if file.is_file()):
         digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
+        _add_contents(digest, file)
     if is_adapter(path) and not is_beside_base(path):
         digest.update(checkpoint_hash(base_of(path)).encode())
     return digest.hexdigest()
+
+
+def _add_contents(digest, file: Path) -> None:
+    with file.open("rb") as handle:
+        while chunk := handle.read(1 << 20):
+            digest.update(chunk)
 
 
 def checkpoint_notes(path: str | Path) -> list[str]:
@@ -146,6 +152,7 @@ def checkpoint_notes(path: str | Path) -> list[str]:
       CheckpointError: as `load_checkpoint`, as far as this looks.
     """
     if orbax.is_orbax(path):
+        orbax.check_complete(path, read_config(path))
         return []
     with open_weights(path) as reader:
         mapping.check_complete(read_config(path), reader, path, read_family(path))

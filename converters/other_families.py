@@ -12,13 +12,15 @@ _PARALLEL = "attention and MLP read the same stream in parallel"
 _LATENT = "its keys and values are compressed (latent attention)"
 _PAIRS = "it rotates neighbouring numbers of a head"
 _RECURRENT = "its layers are not all attention"
+_ELSEWHERE = "its code is not part of transformers"
 _ENCODER = "it has an encoder, or sees the text in both directions"
 _MULTIMODAL = (
     "it is a multimodal model; its text part is read only where it is saved as a model of its own "
     "and its family is one of these"
 )
 
-_BY_MODEL_TYPE = {
+# What a test holds against each family's code.
+BY_MODEL_TYPE = {
     "mixtral": _MOE, "qwen2_moe": _MOE, "qwen3_moe": _MOE, "olmoe": _MOE, "phimoe": _MOE,
     "granitemoe": _MOE, "granitemoeshared": _MOE, "dbrx": _MOE, "jetmoe": _MOE, "gpt_oss": _MOE,
     "flex_olmo": _MOE, "minimax": _MOE, "glm4_moe": _MOE, "dots1": _MOE, "ernie4_5_moe": _MOE,
@@ -32,19 +34,17 @@ _BY_MODEL_TYPE = {
     "codegen": f"{_PARALLEL}, and {_LAYER_NORM}",
     "cohere": f"{_PARALLEL}, and {_LAYER_NORM}", "cohere2": f"{_PARALLEL}, and {_LAYER_NORM}",
     "stablelm": _LAYER_NORM, "starcoder2": _LAYER_NORM, "olmo": f"{_LAYER_NORM} without a gain",
-    "nemotron": _LAYER_NORM, "persimmon": _LAYER_NORM, "phi3small": _LAYER_NORM,
-    "exaone4": "it normalises after its branches and leaves some layers unrotated, as no family here",
-    "exaone": "its tensors have other names and are not known",
+    "nemotron": _LAYER_NORM, "persimmon": _LAYER_NORM,
+    "exaone4": "it has norms behind its branches and norms of q and k within heads, as no family here",
+    "exaone": _ELSEWHERE, "phi3small": _ELSEWHERE,
     "ministral3": "its queries are scaled with their position",
-    "ministral": "its layers alternate between windows and full attention",
+    "ministral": "which of its layers have a window, layer_types says, and it is not built in",
     "llama4_text": f"{_MOE}, and its layers attend in chunks",
     "llama4": f"{_MOE}, and {_MULTIMODAL}",
     "gemma": "Gemma 1 is not built in", "gemma3n": _MULTIMODAL,
     "gemma3n_text": "its residual stream has several copies",
-    "qwen": "its code is not part of transformers", "chatglm": "its code is not part of transformers",
-    "internlm2": "its code is not part of transformers",
-    "baichuan": "its code is not part of transformers",
-    "minicpm": "its code is not part of transformers",
+    "qwen": _ELSEWHERE, "chatglm": _ELSEWHERE, "internlm2": _ELSEWHERE, "baichuan": _ELSEWHERE,
+    "minicpm": _ELSEWHERE,
     "glm": _PAIRS, "glm4": _PAIRS,
     "mamba": _RECURRENT, "mamba2": _RECURRENT, "falcon_mamba": _RECURRENT, "jamba": _RECURRENT,
     "bamba": _RECURRENT, "zamba": _RECURRENT, "zamba2": _RECURRENT, "rwkv": _RECURRENT,
@@ -68,20 +68,26 @@ _BY_KEY = (
 
 
 def why_not(data: dict[str, Any], architecture: str | None, known: set[str]) -> str:
-    """Why a model is not read, as half a sentence.
+    """Why a model is not read, as half a sentence; code that came with it is never run.
 
     Args:
       data: the whole of config.json.
       architecture: that it names, or None.
       known: model types of the families that are read.
     """
+    reason = _reason(data, architecture, known)
+    own = "auto_map" in data
+    return f"{reason}; the code that came with it (auto_map) is never run" if own else reason
+
+
+def _reason(data: dict[str, Any], architecture: str | None, known: set[str]) -> str:
     model_type = data.get("model_type")
     if any(data.get(key) for key in _BY_KEY[0][0]):
         return _MULTIMODAL
     if isinstance(model_type, str):
-        if model_type in _BY_MODEL_TYPE:
-            return _BY_MODEL_TYPE[model_type]
-        if model_type in known:
+        if model_type in BY_MODEL_TYPE:
+            return BY_MODEL_TYPE[model_type]
+        if model_type in known and "auto_map" not in data:
             return f"a {model_type} model with another head than a language model's"
     if data.get("is_encoder_decoder") is True:
         return _ENCODER

@@ -36,7 +36,7 @@ class StoredWeights:
         self._reader = None
         self._entries = collections.defaultdict(dict)
         if orbax.is_orbax(path):
-            orbax.check_layers(path, self.config)
+            orbax.check_complete(path, self.config)
         else:
             self._reader = open_weights(path).__enter__()
             family = read_family(path)

@@ -64,6 +64,15 @@ class FileReader:
         """
         return assemble(self.pieces(name), self.shape(name), self.dtype(name))
 
+    def _known(self, name: str, code: str, known: dict[str, np.dtype]) -> np.dtype:
+        """The dtype that a format calls by a code."""
+        if code not in known:
+            raise CheckpointError(
+                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(known)}, "
+                f"found {code}"
+            )
+        return known[code]
+
     def __enter__(self):
         return self
 
@@ -107,13 +116,9 @@ class SafetensorsReader(FileReader):
         Raises:
           CheckpointError: not float32, float16 or bfloat16.
         """
-        code = self._opened[self._place[name]].get_slice(name).get_dtype()
-        if code not in DTYPES:
-            raise CheckpointError(
-                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(DTYPES)}, "
-                f"found {code}"
-            )
-        return DTYPES[code]
+        return self._known(
+            name, self._opened[self._place[name]].get_slice(name).get_dtype(), DTYPES
+        )
 
     def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """A tensor's numbers in order, some at a time; each piece is valid until the next one.
@@ -195,13 +200,7 @@ class TorchReader(FileReader):
     def dtype(self, name: str) -> np.dtype:
         """Dtype of a tensor; an error unless float32, float16 or bfloat16."""
         code = str(self._tensor(name).dtype).removeprefix("torch.")
-        known = {str(dtype): dtype for dtype in DTYPES.values()}
-        if code not in known:
-            raise CheckpointError(
-                f"{self.file_of(name)}: tensor {name}: expected dtype {', '.join(known)}, "
-                f"found {code}"
-            )
-        return known[code]
+        return self._known(name, code, {str(dtype): dtype for dtype in DTYPES.values()})
 
     def pieces(self, name: str, start: int = 0, count: int | None = None) -> Iterator[np.ndarray]:
         """A tensor's numbers in one piece, all or `count` from `start` on; bfloat16 travels as its

@@ -1,7 +1,8 @@
 """The run directory: where each file lies, atomic writes, and the published npz format.
 
     <workdir>/<pair>/manifest.json, report.html, table.md, table.csv
-    <workdir>/<pair>/<dataset>/answers.json, responses_{base,rl}.jsonl, all_correct.jsonl
+    <workdir>/<pair>/<dataset>/answers.json, checkpoint_files.json, responses_{base,rl}.jsonl,
+        all_correct.jsonl
     <workdir>/<pair>/<dataset>/cut<alpha>/results_<series>_<dataset>_<side>_cut<alpha>.npz
     <workdir>/<pair>/<dataset>/cut<alpha>/cell.json, metrics.json, views.csv
     <workdir>/<pair>/<dataset>/cut<alpha>/effects_<side>.npz, logit_difference_<side>.npz,

@@ -15,18 +15,14 @@ As a program it answers questions of `experiments.grading.grade`, one JSON objec
 """
 
 import functools
-import json
 import logging
-import os
 import re
-import resource
-import signal
-import sys
 from decimal import Decimal
 
 import sympy
 from math_verify import LatexExtractionConfig, LatexNormalizationConfig, parse, verify
 
+from experiments.child_python import answer_questions
 from experiments.grading.answer_form import (
     assignment,
     canonical,
@@ -260,28 +256,16 @@ def _close(values, decimal: list[bool]) -> bool:
     return bool(distance <= size * (_SIX_DIGITS if any(decimal) else _EXACT) or size < _NOISE)
 
 
-def main() -> None:
-    """Answer every line {"reference", "answer", "seconds"} with true or false.
+def _verdict(question: dict[str, str]) -> bool:
+    try:
+        return equivalent(question["reference"], question["answer"])
+    except Exception:  # Whatever a parser trips over is no right answer.
+        return False
 
-    The alarm ends the process: no handler runs while one huge power is being computed.
-    """
-    replies = os.fdopen(os.dup(1), "w")
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    # Parsers print what they cannot read; the verdict says it all.
-    silence = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(silence, 1)
-    os.dup2(silence, 2)
-    print("ready", file=replies, flush=True)
-    for line in sys.stdin:
-        question = json.loads(line)
-        signal.setitimer(signal.ITIMER_REAL, question["seconds"])
-        try:
-            verdict = equivalent(question["reference"], question["answer"])
-        except Exception:  # Whatever a parser trips over is no right answer.
-            verdict = False
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(verdict), file=replies, flush=True)
+
+def main() -> None:
+    """Answer every line {"reference", "answer", "seconds"} with true or false."""
+    answer_questions(_verdict, memory=_MEMORY_BYTES)
 
 
 if __name__ == "__main__":

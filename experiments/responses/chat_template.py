@@ -1,61 +1,54 @@
-"""Messages in a tokenizer's chat template, which is a program that came with the model."""
+"""Messages in a tokenizer's chat template, which is a program that came with the model.
 
-import contextlib
-import signal
-import threading
-from collections.abc import Iterator
+It runs in a process of its own (`template_process`), which ends when it computes for too long or takes
+too much memory; so any thread may ask, and one huge text harms nobody.
+"""
 
+from experiments import child_python
 from experiments.errors import InputError
 from experiments.study.pairs import CHAT
 
-# Seconds that a template may take; a usual one takes less than a millisecond.
+# Seconds that a template may compute; a usual one takes less than a millisecond.
 _PATIENCE = 5.0
+_RENDERER = child_python.Worker("experiments.responses.template_process", "renders chat templates")
 
 
 def render_messages(tokenizer, messages: list[dict[str, str]]) -> str:
-    """Chat messages as the tokenizer's template writes them, up to where the answer begins.
+    """Chat messages as the tokenizer's template writes them, up to where the answer begins. Any thread
+    may call it.
 
     Raises:
-      InputError: there is no template, or it is broken, refuses them or does not end.
+      InputError: there is no template, or it is broken, refuses them, does not end or takes all memory.
+      RuntimeError: the process that renders does not start.
     """
     if tokenizer.chat_template is None:
         raise InputError(f"prompt {CHAT}: the tokenizer has no chat template")
     try:
-        with _limit(_PATIENCE):
-            text = tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
-            )
-    # Whatever the template's own words raise: errors of jinja, of types, of memory.
-    except Exception as error:
-        found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        question = {
+            "template": tokenizer.get_chat_template(),
+            "messages": messages,
+            "special_tokens": {
+                name: list(map(str, token)) if isinstance(token, list | tuple) else str(token)
+                for name, token in tokenizer.special_tokens_map.items()
+            },
+            "seconds": _PATIENCE,
+        }
+        found = _RENDERER.ask(question)
+    except child_python.WorkerEnded as ended:
+        found = {"error": f"no end after {_PATIENCE:g} s"}
+        if ended.in_time:
+            found = {"error": "it takes all memory, or calls itself too deeply"}
+    # Several templates of which none is the default one.
+    except ValueError as error:
+        found = {"error": " ".join(str(error).split())[:160]}
+    if "error" in found:
         raise InputError(
-            f"prompt {CHAT}: {tokenizer.name_or_path}: the chat template fails: {found}; --prompt gives "
-            "a text with {question} instead"
-        ) from None
-    if not isinstance(text, str) or not text.strip():
+            f"prompt {CHAT}: {tokenizer.name_or_path}: the chat template fails: {found['error']}; "
+            "--prompt gives a text with {question} instead"
+        )
+    if not found["text"].strip():
         raise InputError(
             f"prompt {CHAT}: {tokenizer.name_or_path}: expected a chat template that gives text, "
-            f"found {str(text)[:60]!r}; --prompt gives a text with {{question}} instead"
+            f"found {found['text'][:60]!r}; --prompt gives a text with {{question}} instead"
         )
-    return text
-
-
-@contextlib.contextmanager
-def _limit(seconds: float) -> Iterator[None]:
-    """Stop what runs too long. Signals reach the main thread only; elsewhere there is no limit."""
-    if threading.current_thread() is not threading.main_thread() or not hasattr(
-        signal, "setitimer"
-    ):
-        yield
-        return
-
-    def stop(*_):
-        raise TimeoutError(f"no end after {seconds:g} s")
-
-    before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return found["text"]

@@ -63,6 +63,16 @@ class Format:
     verdict_stands: bool = False
 
 
+def _choices_of(place: str) -> dict[str, tuple[str, ...]]:
+    """Where OpenAI's completion, of a chat or of a text, lies behind a place."""
+    first = f"{place}choices.0"
+    return {
+        "answer": (f"{first}.message.content", f"{first}.text"),
+        "finish": (f"{first}.finish_reason",),
+        "elsewhere": (f"{first}.message.reasoning_content", f"{first}.message.reasoning"),
+    }
+
+
 _IDS = ("token_ids", "output_token_ids", "response_token_ids", "completion_token_ids")
 _DOC = ("question", "problem", "query", "Question", "input", "prompt")
 PLAIN = Format(
@@ -113,23 +123,16 @@ FORMATS = (
     Format(
         name="OpenAI batch",
         marks=("custom_id", "response"),
-        answer=("response.body.choices.0.message.content", "response.body.choices.0.text"),
         number=("custom_id",),
-        finish=("response.body.choices.0.finish_reason",),
-        elsewhere=(
-            "response.body.choices.0.message.reasoning_content",
-            "response.body.choices.0.message.reasoning",
-        ),
+        **_choices_of("response.body."),
     ),
     Format(
         name="OpenAI chat completions",
         marks=("choices.0.message|choices.0.text",),
-        answer=("choices.0.message.content", "choices.0.text"),
         prompt=(*_PROMPT, "request.messages", "body.messages"),
         # Its own id is another for every request.
         number=("custom_id", "idx", "index", "question_id"),
-        finish=("choices.0.finish_reason",),
-        elsewhere=("choices.0.message.reasoning_content", "choices.0.message.reasoning"),
+        **_choices_of(""),
     ),
     Format(
         name="verl generations",

@@ -9,7 +9,7 @@ import jax
 from eap_jax.generation import Sampling
 from experiments import store
 from experiments.errors import InputError
-from experiments.responses import generated
+from experiments.responses import claimed_files, generated
 from experiments.responses.generated import Answer
 from experiments.responses.imported import import_answers
 from experiments.responses.joining import QuestionIndex
@@ -38,8 +38,9 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
     """
     study = opened.study
     path = study.directory / dataset / "all_correct.jsonl"
-    names = ("answers.json", *(f"responses_{side}.jsonl" for side in SIDES))
+    names = ("answers.json", claimed_files.NAME, *(f"responses_{side}.jsonl" for side in SIDES))
     mirror(path, *(path.with_name(name) for name in names))
+    claimed_files.claim_files(opened, dataset)
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
     else:

@@ -7,39 +7,81 @@ from typing import Any
 from transformers import AutoTokenizer
 
 from converters.adapter_config import base_of, is_adapter
+from converters.errors import CheckpointError
 from converters.gguf_config import token_ids
-from converters.gguf_file import is_gguf, read_header
+from converters.gguf_file import is_gguf
+from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 from converters.load import TOKENIZER_FILES
 from experiments import store
 from experiments.errors import InputError
 from experiments.responses.chat_template import render_messages
 from experiments.responses.questions import Question
+from experiments.responses.sentencepiece_model import (
+    sentencepiece_file,
+    sentencepiece_tokenizer,
+)
 from experiments.study.pairs import CHAT
 from experiments.study.snapshots import folder_above
 
 
 def load_tokenizer(checkpoint: Path):
     """The tokenizer that lies in a checkpoint's folder, or in its GGUF file; a snapshot
-    (`study.snapshots`) without one has that of the training's folder.
+    (`study.snapshots`) without one has that of the training's folder. Code in the folder is never run.
 
     Raises:
-      InputError, CheckpointError: there is none, or it is broken.
+      InputError, CheckpointError: there is none, or it is broken, or code of its own.
     """
-    checkpoint = text_folder(checkpoint)
+    checkpoint = tokenizer_folder(checkpoint)
     if is_gguf(checkpoint):
         return build_tokenizer(read_header(checkpoint))
-    above = folder_above(checkpoint)
-    if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
-        checkpoint = above
+    code, file = _own_code(checkpoint), sentencepiece_file(checkpoint)
     try:
-        return AutoTokenizer.from_pretrained(
-            checkpoint, local_files_only=True, trust_remote_code=False
-        )
+        if file is not None and code is None:
+            return sentencepiece_tokenizer(file)
+        if file is None:
+            return AutoTokenizer.from_pretrained(
+                checkpoint, local_files_only=True, trust_remote_code=False
+            )
+    except (InputError, CheckpointError):
+        raise
     # Errors of json, of a missing key, of Rust: transformers promises no common base.
     except Exception as error:
-        found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{checkpoint}: expected a tokenizer, found {found}") from None
+        # A list of one class, of the two that transformers expects, ends in an IndexError there.
+        refused = "trust_remote_code" in str(error) or isinstance(error, IndexError)
+        if code is None or not refused:
+            found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
+            raise InputError(f"{checkpoint}: expected a tokenizer, found {found}") from None
+    raise InputError(
+        f"{checkpoint / 'tokenizer_config.json'}: auto_map: expected a tokenizer that transformers has, "
+        f"found code that came with the model ({code}), which is never run; save the tokenizer as "
+        "tokenizer.json and take auto_map and tokenizer_class out"
+    )
+
+
+def _own_code(folder: Path) -> str | None:
+    """The class of a tokenizer whose code lies beside it or in another repository, as it is named."""
+    try:
+        settings = store.read_json(folder / "tokenizer_config.json")
+    except InputError:
+        return None
+    named = settings.get("auto_map") if isinstance(settings, dict) else None
+    named = named.get("AutoTokenizer") if isinstance(named, dict) else named
+    names = named if isinstance(named, list) else [named]
+    return next((name for name in names if isinstance(name, str)), None)
+
+
+def tokenizer_folder(checkpoint: Path) -> Path:
+    """Where the tokenizer that `load_tokenizer` gives lies: a folder or a GGUF file.
+
+    Raises:
+      CheckpointError: an adapter has no base here.
+    """
+    checkpoint = text_folder(checkpoint)
+    above = folder_above(checkpoint)
+    if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
+        return above
+    return checkpoint
 
 
 def text_folder(checkpoint: Path) -> Path:
@@ -48,7 +90,8 @@ def text_folder(checkpoint: Path) -> Path:
     Raises:
       CheckpointError: an adapter has no base here.
     """
-    own = any((checkpoint / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model")
+    own = any((checkpoint / name).is_file() for name in names)
     return base_of(checkpoint) if is_adapter(checkpoint) and not own else checkpoint
 
 

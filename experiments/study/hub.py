@@ -6,6 +6,7 @@ from pathlib import Path
 from converters.adapter_config import base_of, base_record, give_base, is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
+from converters.gguf_header import part_names
 from experiments.errors import InputError
 
 # merges.txt, vocab.txt, and sentencepiece's *.model are tokenizers, tiktoken's files too.
@@ -78,12 +79,16 @@ def _fetched(name: str, label: str, advice: str) -> Path:
 
     try:
         # The one call of the client that asks once: others wait and ask again, for 48 s in all.
-        found = huggingface_hub.model_info(**repository, timeout=_PATIENCE)
-        files = [Path(sibling.rfilename) for sibling in found.siblings or ()]
+        there = huggingface_hub.model_info(**repository, timeout=_PATIENCE)
+        files = [Path(sibling.rfilename) for sibling in there.siblings or ()]
         if file is not None:
-            if Path(file) not in files:
+            parts = part_names(file)
+            if not {Path(part) for part in parts} <= set(files):
                 raise _NotThereError(files)
-            return Path(huggingface_hub.hf_hub_download(**repository, filename=file))
+            found = {
+                part: huggingface_hub.hf_hub_download(**repository, filename=part) for part in parts
+            }
+            return Path(found[file])
         suffixes = {
             file.suffix
             for file in files
@@ -215,12 +220,15 @@ def _cached(repository: dict[str, str | None], file: str | None) -> Path | None:
 
     if file is not None:
         try:
-            found = huggingface_hub.hf_hub_download(
-                **repository, filename=file, local_files_only=True
-            )
+            found = {
+                part: huggingface_hub.hf_hub_download(
+                    **repository, filename=part, local_files_only=True
+                )
+                for part in part_names(file)
+            }
         except (OSError, ValueError):
             return None
-        return Path(found)
+        return Path(found[file])
     for weights in _WEIGHTS:
         try:
             found = Path(

@@ -158,6 +158,8 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         mesh = make_mesh(study.mesh)
     except ValueError as error:  # fewer devices than it asks for
         raise InputError(str(error)) from None
+    # Whole or not is seen in a moment; the hashes read every byte.
+    notes = {side: checkpoint_notes(checkpoints[side]) for side in SIDES}
     opened = OpenStudy(
         study=study,
         checkpoints=checkpoints,
@@ -179,7 +181,7 @@ def open_study(study: Study, say: Say) -> OpenStudy:
         f"numerics: {study.numerics}; graph: {layers} layers, {num_edges(layers):,} edges"
     )
     for side in SIDES:
-        for note in checkpoint_notes(checkpoints[side]):
+        for note in notes[side]:
             say(f"{side}: {names[side]}: {note}")
     if study.responses is None and study.imported is None:
         own = ", ".join(f"{side} {opened.answer_dtypes[side]}" for side in SIDES)

@@ -1,6 +1,7 @@
 """Orbax saving and restoring: equal bits, real shards, nothing cast or left out in silence."""
 
 import dataclasses
+import re
 import shutil
 
 import hf_folder
@@ -208,3 +209,74 @@ def test_a_missing_layer_is_named(copied):
     assert message == f"{copied / 'blocks'}: expected 2 layers as in config.json, missing 000"
     shutil.rmtree(copied / "blocks")
     assert refusal(checkpoint.check_layers, copied, TOY.config) == message
+
+
+def rewritten(folder, layer: int, **changes) -> None:
+    """One layer saved again with other tensors."""
+    block = checkpoint.load_block(folder, TOY.config, layer)
+    path = checkpoint.block_path(folder, layer)
+    shutil.rmtree(path)
+    tree = {name: leaf for name, leaf in (block | changes).items() if leaf is not None}
+    checkpoint.save_tree(path, tree)
+
+
+def largest_file(part):
+    return max((file for file in part.rglob("*") if file.is_file()), key=lambda f: f.stat().st_size)
+
+
+def cut_off(folder):
+    file = largest_file(folder / "blocks" / "001")
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def spoil(folder, name):
+    """Change a saved layer's bytes so that its metadata cannot be read."""
+    for file in (folder / "blocks" / "001").rglob(name):
+        file.write_bytes(file.read_bytes()[:8])
+
+
+BROKEN = {
+    "no layer": (lambda f: shutil.rmtree(f / "blocks" / "001"), "blocks: .* missing 001"),
+    "a layer more": (
+        lambda f: shutil.copytree(f / "blocks" / "001", f / "blocks" / "002"),
+        "blocks: .* found 002",
+    ),
+    "no head": (lambda f: shutil.rmtree(f / "ends" / "head"), "ends: expected tensors .*'head'"),
+    "no tensor": (lambda f: rewritten(f, 1, up=None), "blocks/001: expected tensors .*'up'"),
+    "cut off": (cut_off, "blocks/001: not a readable Orbax checkpoint: "),
+    "emptied": (
+        lambda f: largest_file(f / "blocks" / "001").write_bytes(b""),
+        "blocks/001: not a readable Orbax checkpoint: ",
+    ),
+    "no manifest": (
+        lambda f: spoil(f, "manifest.ocdbt"),
+        "blocks/001: not a readable Orbax checkpoint: ",
+    ),
+    "another shape": (
+        lambda f: rewritten(f, 1, up=np.zeros((44, 35), np.float32)),
+        r"blocks/001: up: expected float32 \(44, 36\), found float32 \(44, 35\)",
+    ),
+    "no float": (
+        lambda f: rewritten(f, 1, up=np.zeros((44, 36), np.int32)),
+        "blocks/001: up: expected dtype float32, float16, bfloat16, found int32",
+    ),
+    "another float": (
+        lambda f: rewritten(f, 1, up=np.zeros((44, 36), np.float16)),
+        "blocks/001: up: expected dtype float32 as in the layers before, found float16",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_converted_model_is_accounted_for_without_reading_its_values(copied, name):
+    checkpoint.check_complete(copied, TOY.config)
+    break_it, words = BROKEN[name]
+    break_it(copied)
+    message = refusal(checkpoint.check_complete, copied, TOY.config)
+    assert re.match(f"{re.escape(str(copied))}/{words}", message), message
+    assert "\n" not in message
+
+
+def test_a_whole_converted_model_is_checked_without_reading_a_value(copied, monkeypatch):
+    monkeypatch.setattr(checkpoint, "load_tree", lambda *_: pytest.fail("read a part"))
+    checkpoint.check_complete(copied, TOY.config)

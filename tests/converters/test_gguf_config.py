@@ -1,15 +1,16 @@
 """Metadata of GGUF files: what it says of the model is honoured, or refused by the key's name."""
 
 import dataclasses
+import math
 
 import gguf_model
 import numpy as np
 import pytest
 import toys
 
-from converters.errors import CheckpointError
+from converters.errors import CheckpointError, CheckpointWarning
 from converters.gguf_config import config_of, token_ids
-from converters.gguf_file import read_header
+from converters.gguf_header import read_header
 from converters.hf_config import read_config
 from eap_jax.config import RopeScaling
 
@@ -48,10 +49,17 @@ def test_numbers_are_the_shortest_decimals_of_their_32_bits(tmp_path):
     ("metadata", "said"),
     [
         ({"general.architecture": "gemma3"}, "general.architecture: expected llama, found 'gemma3'"),
-        ({"split.count": 3}, "split.count: expected 1, a model in one file"),
         ({"llama.expert_count": 8}, "llama.expert_count: expected 0"),
         ({"llama.attention.sliding_window": 4096}, "sliding_window: expected 0"),
-        ({"llama.rope.scaling.type": "yarn"}, "scaling.type: expected none or linear, found 'yarn'"),
+        (
+            {"llama.rope.scaling.type": "longrope"},
+            "scaling.type: expected none, linear or yarn, found 'longrope'",
+        ),
+        ({"llama.rope.scaling.attn_factor": 2.0}, "attn_factor: expected 1 without yarn"),
+        ({"llama.rope.scaling.yarn_ext_factor": 0.5}, "yarn_ext_factor: expected 1.0, the only value"),
+        ({"llama.rope.scaling.yarn_log_multiplier": 0.1}, "yarn_log_multiplier: expected 0.0"),
+        ({"llama.attention.sinks": True}, "llama.attention.sinks: expected a key that this model"),
+        ({"llama.embedding_scale": 12.0}, "llama.embedding_scale: expected a key that this model"),
         ({"llama.rope.dimension_count": 32}, "rope.dimension_count: expected 64, the size of a head"),
         ({"llama.attention.value_length": 32}, "attention.value_length: expected 64"),
         ({"llama.logit_scale": 2.0}, "llama.logit_scale: expected a key that this model honours"),
@@ -84,6 +92,58 @@ def test_every_token_that_ends_an_answer_is_known(tmp_path):
     file = read_header(written(tmp_path, metadata=metadata))
     assert token_ids(file) == {"bos_token_id": 1, "eos_token_id": [2, 5]}
     assert config_of(file)["eos_token_id"] == [2, 5]
+
+
+def test_an_unknown_key_is_a_warning_and_one_that_is_off_is_silent(tmp_path):
+    off = {"llama.logit_scale": 1.0, "llama.attention.clamp_kqv": 0.0, "llama.expert_shared": False}
+    path = written(tmp_path, metadata=off)
+    assert read_config(path) == gguf_model.TOY.config
+    path = written(tmp_path, metadata=off | {"llama.colour": "blue", "llama.made_by.us": 3})
+    said = r"model\.gguf: ignored keys that are not known: llama\.colour, llama\.made_by\.us$"
+    with pytest.warns(CheckpointWarning, match=said):
+        assert read_config(path) == gguf_model.TOY.config
+
+
+YARN = {
+    "llama.rope.scaling.type": "yarn",
+    "llama.rope.scaling.factor": 8.0,
+    "llama.rope.scaling.original_context_length": 16,
+    "llama.rope.scaling.finetuned": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "changes"),
+    [
+        ({}, {}),
+        (
+            {
+                "llama.rope.scaling.yarn_beta_fast": 24.0,
+                "llama.rope.scaling.yarn_beta_slow": 2.0,
+                "llama.rope.scaling.yarn_ext_factor": 1.0,
+            },
+            {"beta_fast": 24.0, "beta_slow": 2.0},
+        ),
+    ],
+)
+def test_yarn_is_honoured_as_transformers_computes_it(metadata, changes, torch, tmp_path):
+    scaling = RopeScaling(
+        kind="yarn", factor=8.0, original_context=16,
+        attention_factor=1 + 0.1 * math.log(8), beta_fast=32.0, beta_slow=1.0, truncate=True,
+    )  # fmt: skip
+    scaling = dataclasses.replace(scaling, **changes)
+    base = gguf_model.TOY
+    toy = dataclasses.replace(base, config=dataclasses.replace(base.config, rope_scaling=scaling))
+    path = tmp_path / "model.gguf"
+    expected = gguf_model.write(path, base, metadata=YARN | metadata)
+    gguf_model.assert_logits(path, toy, expected, torch)
+
+
+def test_yarns_multiplier_is_multiplied_by_its_key(tmp_path):
+    """As llama.cpp does, whatever the stretch."""
+    path = written(tmp_path, metadata=YARN | {"llama.rope.scaling.attn_factor": 0.5})
+    scaling = read_config(path).rope_scaling
+    assert scaling.attention_factor == pytest.approx(0.5 * (1 + 0.1 * math.log(8)))
 
 
 def test_linear_scaling_is_honoured_in_both_spellings(tmp_path):

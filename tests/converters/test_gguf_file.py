@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from converters.errors import CheckpointError
-from converters.gguf_file import is_gguf, read_header, supported
+from converters.gguf_file import is_gguf, supported
+from converters.gguf_header import read_header
 from converters.load import load_checkpoint
 
 

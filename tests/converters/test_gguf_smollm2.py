@@ -10,7 +10,7 @@ import pytest
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from converters.gguf_config import config_of
-from converters.gguf_file import read_header
+from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 from converters.load import load_checkpoint
 from eap_jax.transformer import Transformer

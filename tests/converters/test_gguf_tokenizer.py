@@ -21,7 +21,8 @@ from transformers import AutoTokenizer
 
 from converters.convert import to_hf
 from converters.errors import CheckpointError
-from converters.gguf_file import GGUFFile, read_header
+from converters.gguf_file import GGUFFile
+from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 
 TEXTS = (
@@ -93,7 +94,7 @@ def metadata_of(tokenizer: Tokenizer, kind: str, pre: str) -> dict:
 
 
 def file_of(metadata: dict, tmp_path) -> GGUFFile:
-    return GGUFFile(path=tmp_path / "model.gguf", metadata=metadata, tensors={})
+    return GGUFFile(path=tmp_path / "model.gguf", metadata=metadata, tensors={}, parts=())
 
 
 def random_texts(count: int) -> list[str]:
@@ -118,6 +119,27 @@ def test_byte_level_ids_are_those_of_the_tokenizer_written_down(pre, tmp_path):
     messages = [{"role": "user", "content": "Hi"}]
     assert found.apply_chat_template(messages, tokenize=False) == "<|begin|>user: Hi<|end|>"
     assert found.decode(found("a<|end|>")["input_ids"], skip_special_tokens=True) == "a"
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        ("Tom has 123 apples.", ["Tom", " has", " ", "1", "2", "3", " apples", "."]),
+        ("a\r\n\n b  c ", ["a", "\r", "\n", "\n", " b", " ", " c", " "]),
+        ("x+=(y1)//2; it's", ["x", "+=(", "y", "1", ")//", "2", ";", " it", "'", "s"]),
+        ("na\u00efve \u6771\u4eac\u3002ok",
+         ["na", "\u00ef", "ve", " ", "\u6771\u4eac", "\u3002", "ok"]),
+        ("\\boxed{12}$", ["\\", "boxed", "{", "1", "2", "}$"]),
+        # A formula's letter is no letter of the list, nor is a Georgian small one.
+        ("a\U0001d465b \u10d0c", ["a", "\U0001d465", "b", " ", "\u10d0", "c"]),
+    ],
+)  # fmt: skip
+def test_deepseeks_texts_are_split_by_its_six_rules_in_turn(text, pieces, tmp_path):
+    """Line ends, words, signs (ASCII letters too: a word is cut at others), spaces at the end, Chinese
+    and what is numbered before it, digits one by one: by hand."""
+    file = file_of(metadata_of(trained("gpt-2"), "gpt2", "deepseek-llm"), tmp_path)
+    found = build_tokenizer(file).backend_tokenizer.pre_tokenizer.pre_tokenize_str(text)
+    assert [text[start:end] for _, (start, end) in found] == pieces
 
 
 @pytest.mark.parametrize(("begins", "ends"), [(True, False), (False, True), (False, False)])

@@ -12,6 +12,7 @@ import pytest
 from experiments import run
 from experiments.errors import InputError
 from experiments.report.gather import gather
+from experiments.study.pairs import PAIRS
 
 FLAGS = ("--num_questions=48", "--batch_answers=8", "--alpha=0.3")
 RESPONSES = ("responses_base.jsonl", "responses_rl.jsonl")
@@ -104,6 +105,29 @@ def test_another_number_of_questions_is_refused_before_any_answer(processes, unb
     (error,) = [line for line in done.stderr if line.startswith("error: ")]
     assert "questions.number: expected 60, found 48" in error
     assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_rerun_after_an_edit_of_the_chat_template_is_refused_and_changes_nothing(
+    processes, unbroken, tmp_path
+):
+    shutil.copytree(unbroken[1], tmp_path / "runs" / "tiny_grpo")
+    flags = [f"--workdir={tmp_path / 'runs'}", "--pair=tiny_grpo", "--dataset=arithmetic", *FLAGS]
+    for side in ("base", "rl"):
+        shutil.copytree(getattr(PAIRS["tiny_grpo"], side), tmp_path / side)
+        flags.append(f"--{side}_checkpoint={tmp_path / side}")
+    settings = tmp_path / "rl" / "tokenizer_config.json"
+    template = {"chat_template": "{{ messages }}"}
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | template))
+    before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+    done = processes.run("experiments.run", *flags)
+    assert done.code == 1
+    (error,) = [line for line in done.stderr if line.startswith("error: ")]
+    assert (
+        f"rl checkpoint {tmp_path / 'rl'}: tokenizer_config.json: expected as when these" in error
+    )
+    assert "put back what was there, or choose another --workdir" in error
+    after = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file() and p.suffix != ".lock"}
+    assert {p: data for p, data in before.items() if p.suffix != ".lock"} == after
 
 
 @pytest.mark.parametrize("name", ["results_tiny_grpo_arithmetic_rl_cut0.3", "effects_base"])

@@ -74,6 +74,7 @@ def write(
     without: tuple[str, ...] = (),
     tensors: dict[str, np.ndarray] | None = None,
     tokenizer=None,
+    split: int = 0,
 ) -> dict[str, np.ndarray]:
     """Write a toy's GGUF file.
 
@@ -84,6 +85,7 @@ def write(
       without: keys and tensors to leave out.
       tensors: further float32 tensors.
       tokenizer: called with the writer.
+      split: most tensors of a file, which are then NAME-00001-of-00003.gguf and so on.
 
     Returns:
       the tensors that a reader should find, float32, by their Hugging Face names.
@@ -91,7 +93,7 @@ def write(
     config = toy.config
     params = toys.random_params(config) if params is None else params
     rng = np.random.default_rng(0)
-    writer = gguf.GGUFWriter(path, "llama")
+    writer = gguf.GGUFWriter(path, "llama", split_max_tensors=split)
     keys = {
         "llama.block_count": config.num_layers,
         "llama.context_length": 512,

@@ -220,7 +220,7 @@ REFUSED = {
     "EXAONE-4.0-1.2B": (
         _sizes(102400, 2048, 4096, 30, 32, 8, architectures=["Exaone4ForCausalLM"],
                model_type="exaone4", sliding_window=None),
-        "unrotated",
+        "norms behind its branches",
     ),
     "T5": ({"architectures": ["T5ForConditionalGeneration"], "model_type": "t5"}, "encoder"),
     "mamba-130m": (

@@ -158,6 +158,12 @@ def torch_model(toy: Toy, params: dict):
                 "high_freq_factor": scaling.high_freq_factor,
                 "original_max_position_embeddings": scaling.original_context,
             }
+        if scaling.kind == "yarn":  # its multiplier is left to transformers
+            rope |= {
+                "original_max_position_embeddings": scaling.original_context,
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+            }
     fields = {
         "vocab_size": config.vocab_size,
         "hidden_size": config.d_model,

@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from experiments import child_python
 from experiments.grading import grade as grading
 from experiments.grading.extraction import candidates
 from experiments.grading.grade import grade
@@ -298,10 +299,13 @@ def test_grading_is_silent_and_leaves_no_process_behind():
 
 
 def test_a_process_that_does_not_start_is_an_error_and_not_a_wrong_answer(monkeypatch):
-    comparer = grading._Comparer()
+    comparer = child_python.Worker("experiments.grading.equivalence", "compares formulas")
+    monkeypatch.setattr(grading, "_COMPARER", comparer)
     monkeypatch.setattr(sys, "executable", "/bin/false")
-    with pytest.raises(RuntimeError, match=r"grading: expected the process .* to start, found"):
-        comparer.ask("1", "2", 1)
+    with pytest.raises(
+        RuntimeError, match=r"expected the process that compares .* to start, found"
+    ):
+        grade(r"\boxed{\frac{1}{3}}", r"\frac{2}{6}+x")
 
 
 def test_there_are_enough_pairs():

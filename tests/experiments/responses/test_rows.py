@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from converters.convert import to_orbax
 from experiments.errors import InputError
 from experiments.grid import run_grid
 from experiments.study.pairs import PAIRS, pair_of
@@ -58,6 +59,22 @@ def pointer(folder):
     ],
 )  # fmt: skip
 def test_a_broken_second_side_is_found_before_the_first_answer(damage, rl, tmp_path):
+    check_found_before_the_first_answer(damage, rl, tmp_path)
+
+
+def cut_layer(folder):
+    files = (folder / "blocks" / "002").rglob("d/*")
+    largest = max(files, key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-5000])
+
+
+@pytest.mark.parametrize("damage", [no_tokenizer, cut_layer])
+def test_a_broken_converted_second_side_is_too(damage, rl, tmp_path):
+    to_orbax(rl, tmp_path / "converted rl")
+    check_found_before_the_first_answer(damage, tmp_path / "converted rl", tmp_path)
+
+
+def check_found_before_the_first_answer(damage, rl, tmp_path):
     damage(rl)
     base = shutil.copytree(START, tmp_path / "base")
     prompt = "Question: {question}\nAnswer:"

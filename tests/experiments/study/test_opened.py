@@ -14,6 +14,7 @@ import pytest
 import toys
 
 from converters.convert import to_orbax
+from converters.errors import CheckpointError
 from eap_jax.parameters import separate_layers
 from experiments.errors import InputError
 from experiments.study import opened as opened_module
@@ -121,3 +122,48 @@ def test_a_study_that_does_not_fit_is_opened_after_one_line_that_says_what_would
     assert "\n" not in line
     stages = ("answers", "scores", "answers", "scores", "scores")
     assert [found.first_warning(stage) for stage in stages] == [True, True, False, False, False]
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory):
+    """Two converted models, base and rl."""
+    folder = tmp_path_factory.mktemp("converted")
+    for seed, name in enumerate(("base", "rl")):
+        hf_folder.write_toy(folder / f"hf {name}", TOY, toys.random_params(TOY.config, seed))
+        to_orbax(folder / f"hf {name}", folder / name)
+    return folder
+
+
+def change_config(folder, **changes):
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | changes))
+
+
+@pytest.mark.parametrize("side", ["base", "rl"])
+@pytest.mark.parametrize(
+    ("break_it", "words"),
+    [
+        (lambda f: shutil.rmtree(f / "blocks" / "001"), "missing 001"),
+        (lambda f: shutil.rmtree(f / "ends" / "head"), "expected tensors"),
+        (lambda f: change_config(f, intermediate_size=45), "expected float32"),
+        (
+            lambda f: max(
+                (f / "blocks" / "001").rglob("d/*"), key=lambda path: path.stat().st_size
+            ).write_bytes(b""),
+            "not a readable Orbax checkpoint",
+        ),
+    ],
+)
+def test_a_broken_converted_model_on_either_side_is_refused_before_anything_is_loaded(
+    converted, tmp_path, monkeypatch, side, break_it, words
+):
+    """As a broken Hugging Face folder is, and whether or not the study states a dtype."""
+    for name in ("base", "rl"):
+        shutil.copytree(converted / name, tmp_path / name)
+    break_it(tmp_path / side)
+    monkeypatch.setattr(opened_module, "load_checkpoint", lambda *_, **__: pytest.fail("loaded"))
+    study = study_of(tmp_path / "base", tmp_path / "rl")
+    for stated in (None, "float32"):
+        with pytest.raises(CheckpointError, match=words) as error:
+            open_study(dataclasses.replace(study, answer_dtype=stated), lambda _: None)
+        assert str(tmp_path / side) in str(error.value)
