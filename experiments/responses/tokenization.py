@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from converters.adapter_config import base_of, is_adapter
+from converters.adapter_base import base_of
+from converters.adapter_config import is_adapter
 from converters.gguf_config import token_ids
 from converters.gguf_file import is_gguf, read_header
 from converters.gguf_tokenizer import build_tokenizer
@@ -26,20 +27,28 @@ def load_tokenizer(checkpoint: Path):
     Raises:
       InputError, CheckpointError: there is none, or it is broken.
     """
-    checkpoint = text_folder(checkpoint)
-    if is_gguf(checkpoint):
-        return build_tokenizer(read_header(checkpoint))
-    above = folder_above(checkpoint)
-    if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
-        checkpoint = above
+    place = tokenizer_place(checkpoint)
+    if is_gguf(place):
+        return build_tokenizer(read_header(place))
     try:
-        return AutoTokenizer.from_pretrained(
-            checkpoint, local_files_only=True, trust_remote_code=False
-        )
+        return AutoTokenizer.from_pretrained(place, local_files_only=True, trust_remote_code=False)
     # Errors of json, of a missing key, of Rust: transformers promises no common base.
     except Exception as error:
         found = " ".join(f"{type(error).__name__}: {error}".split())[:160]
-        raise InputError(f"{checkpoint}: expected a tokenizer, found {found}") from None
+        raise InputError(f"{place}: expected a tokenizer, found {found}") from None
+
+
+def tokenizer_place(checkpoint: Path) -> Path:
+    """The folder or GGUF file that `load_tokenizer` reads.
+
+    Raises:
+      CheckpointError: an adapter has no base here.
+    """
+    checkpoint = text_folder(checkpoint)
+    above = None if is_gguf(checkpoint) else folder_above(checkpoint)
+    if above is not None and not has_tokenizer(checkpoint) and has_tokenizer(above):
+        return above
+    return checkpoint
 
 
 def text_folder(checkpoint: Path) -> Path:
@@ -74,7 +83,8 @@ def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
     raise InputError(f"{place}: expected eos_token_id{also}, found none")
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a file of a tokenizer."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 

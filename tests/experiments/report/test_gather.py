@@ -133,6 +133,7 @@ def test_the_manifest_tells_where_everything_came_from(directory):
     assert study.versions["jax"] == manifest["packages"]["jax"]
     assert study.settings["seconds"] == "1.5"
     text = study.cells[0].decode([5, 6])
+    assert study.cells[0].rl_decode([5, 6]) == text
     assert isinstance(text, str)
     assert text
 
@@ -170,7 +171,9 @@ def test_without_a_tokenizer_there_is_no_text(tmp_path):
     empty = tmp_path / "checkpoint"
     empty.mkdir()
     directory = save_study(tmp_path, BASE_nWR, RL_nWR, checkpoint=empty)
-    assert gather([directory]).cells[0].decode is None
+    (cell,) = gather([directory]).cells
+    assert cell.decode is None
+    assert cell.rl_decode is None
 
 
 @pytest.mark.parametrize("samples", [1, 9])

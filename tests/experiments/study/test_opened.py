@@ -80,6 +80,17 @@ def test_answers_have_the_studys_dtype_where_it_states_one(opened, tmp_path):
     assert dtypes(wider.load_to_answer("rl").params) == {"float32"}
 
 
+def test_other_vocabularies_are_opened_and_other_depths_are_refused(tmp_path):
+    for name, changes in (
+        ("one", {}), ("wide", {"vocab_size": 64}), ("deep", {"num_layers": 3}),
+    ):  # fmt: skip
+        toy = dataclasses.replace(TOY, config=dataclasses.replace(TOY.config, **changes))
+        hf_folder.write_toy(tmp_path / name, toy, toys.random_params(toy.config, len(name)))
+    found = open_study(study_of(tmp_path / "one", tmp_path / "wide"), lambda line: None)
+    assert [found.configs[side].vocab_size for side in ("base", "rl")] == [61, 64]
+    assert "num_layers: expected 2 as in" in refusal(tmp_path / "one", tmp_path / "deep")
+
+
 def test_two_forms_of_one_model_are_refused_as_identical(tmp_path):
     params = toys.random_params(TOY.config)
     hf_folder.write_toy(tmp_path / "one", TOY, params)
