@@ -1,4 +1,4 @@
-"""A PEFT LoRA folder: its settings, its base, and what it changes in the base's config.json.
+"""A PEFT LoRA folder and its settings.
 
 adapter_config.json is that of the peft library (peft/tuners/lora/config.py). A setting that acts on the
 weights is honoured or refused by name; those of training (dropout, initialisation) are not looked at.
@@ -33,8 +33,6 @@ _OTHER_METHODS = {
 # Initialisations that leave the base's weights as they are; others (PiSSA, OLoRA, CorDA, LoftQ,
 # LoRA-GA) subtract from them, and the folder does not hold what.
 _KEEPS_BASE = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
-# Bases that were given by hand, by adapter folder; see `give_base`.
-_given: dict[Path, Path] = {}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -156,77 +154,6 @@ def read_adapter_config(folder: str | Path) -> AdapterConfig:
     if not config.targets and not config.saved:
         raise _error(path, "target_modules", "names of modules", "none")
     return config
-
-
-def give_base(folder: str | Path, base: str | Path) -> None:
-    """Name the base of an adapter for this process, instead of what its own record says.
-
-    Raises:
-      CheckpointError: the folder holds no adapter, or lies beside a base of its own.
-    """
-    if not is_adapter(folder):
-        raise CheckpointError(f"{folder}: expected an adapter's folder with {CONFIG}, found none")
-    if is_beside_base(folder):
-        raise CheckpointError(f"{folder}: expected an adapter alone, found a base model beside it")
-    _given[Path(folder).resolve()] = Path(base)
-
-
-def base_record(folder: str | Path) -> tuple[str | None, str | None]:
-    """Name and revision of the base as an adapter's file has them."""
-    data = read_json(Path(folder) / CONFIG)
-    name, revision = data.get("base_model_name_or_path"), data.get("revision")
-    name = name if isinstance(name, str) and name else None
-    return name, revision if isinstance(revision, str) and revision else None
-
-
-def base_of(folder: str | Path) -> Path:
-    """The base of an adapter: its own folder, what `give_base` said, a folder (as it is, or seen from
-    the adapter's), or a Hub id in the Hub's cache.
-
-    Raises:
-      CheckpointError: none of these is there.
-    """
-    folder = Path(folder)
-    if is_beside_base(folder):
-        return folder
-    if (given := _given.get(folder.resolve())) is not None:
-        return _whole_model(folder, given)
-    name, revision = base_record(folder)
-    if name is None:
-        raise _error(
-            folder / CONFIG, "base_model_name_or_path", "the base model's name", "none; pass --base"
-        )
-    for place in (Path(name), folder / name):
-        if place.is_dir() or (place.is_file() and place.suffix.lower() == ".gguf"):
-            return _whole_model(folder, place)
-    cached = _in_hub_cache(name, revision)
-    if cached is None:
-        raise _error(
-            folder / CONFIG, "base_model_name_or_path", "a folder or a cached Hub id",
-            f"{name!r}; download it, or pass the base with --base",
-        )  # fmt: skip
-    return _whole_model(folder, cached)
-
-
-def _whole_model(folder: Path, base: Path) -> Path:
-    if is_adapter(base) or (base / "ends").is_dir():
-        kind = "an adapter in it" if is_adapter(base) else "a converted (Orbax) checkpoint"
-        raise CheckpointError(
-            f"{folder}: base {base}: expected a Hugging Face folder or a GGUF file, found {kind}"
-        )
-    if not base.exists():
-        raise CheckpointError(f"{folder}: base {base}: no such checkpoint directory")
-    return base
-
-
-def _in_hub_cache(name: str, revision: str | None) -> Path | None:
-    import huggingface_hub
-
-    try:
-        found = huggingface_hub.snapshot_download(name, revision=revision, local_files_only=True)
-    except (OSError, ValueError):
-        return None
-    return Path(found)
 
 
 def _by_pattern(patterns: dict[str, Any], module: str, default):

@@ -22,8 +22,9 @@ from tqdm import tqdm
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.adapter_base import base_of, with_base
 from converters.adapter_config import CONFIG as ADAPTER
-from converters.adapter_config import base_of, give_base, is_adapter
+from converters.adapter_config import is_adapter
 from converters.adapter_weights import changed_settings
 from converters.binary import run_main
 from converters.errors import CheckpointError
@@ -153,7 +154,7 @@ def main(_) -> None:
     if not source.is_dir() and not is_gguf(source):
         raise CheckpointError(f"{source}: no such checkpoint directory")
     if flags.FLAGS.base is not None:
-        give_base(source, flags.FLAGS.base)
+        source = with_base(source, flags.FLAGS.base)
     (to_hf if flags.FLAGS.to_hf else to_orbax)(source, output)
     print(f"converted: {output}")
 

@@ -10,7 +10,8 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from converters.adapter_config import base_of, is_adapter
+from converters.adapter_base import base_of
+from converters.adapter_config import is_adapter
 from converters.adapter_weights import changed_settings
 from converters.errors import CheckpointError, CheckpointWarning
 from converters.families import FAMILIES, Family

@@ -6,7 +6,8 @@ else, `pytorch_model*.bin`; GGUF files; and adapters, merged into their base whi
 
 from pathlib import Path
 
-from converters.adapter_config import base_of, is_adapter, is_beside_base
+from converters.adapter_base import as_path, base_of
+from converters.adapter_config import is_adapter, is_beside_base
 from converters.adapter_weights import ADAPTER_FILES, MergedReader, open_adapter
 from converters.errors import CheckpointError
 from converters.foreign_weights import check_fetched, described
@@ -26,7 +27,7 @@ def open_weights(directory: str | Path) -> NamedReader | MergedReader:
       CheckpointError: no weights, a missing, truncated or foreign shard, a tensor in two shards, an
         index that contradicts its shards, or pickle weights without torch installed.
     """
-    directory = Path(directory)
+    directory = as_path(directory)
     if not is_adapter(directory):
         return _open_named(directory)
     base, adapter = base_of(directory), open_adapter(directory)

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.adapter_base import as_path, base_of
 from converters.adapter_config import CONFIG as ADAPTER
-from converters.adapter_config import base_of, is_adapter, is_beside_base
+from converters.adapter_config import is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.gguf_header import read_header
@@ -58,7 +59,7 @@ def load_checkpoint(
     Raises:
       CheckpointError: no such directory, or its contents do not fit; the message says which.
     """
-    path = Path(path)
+    path = as_path(path)
     if not path.is_dir() and not is_gguf(path):
         raise CheckpointError(f"{path}: no such checkpoint directory")
     config = read_config(path)
@@ -100,7 +101,7 @@ def checkpoint_dtype(path: str | Path) -> str:
     Raises:
       CheckpointError: as `load_checkpoint`, as far as this looks.
     """
-    path = Path(path)
+    path = as_path(path)
     config = read_config(path)
     if orbax.is_orbax(path):
         return orbax.saved_dtype(path, "embed").name
@@ -118,7 +119,7 @@ def checkpoint_hash(path: str | Path) -> str:
     Raises:
       CheckpointError: there are no weights.
     """
-    path = Path(path)
+    path = as_path(path)
     digest = hashlib.sha256()
     if is_gguf(path):
         for part in read_header(path).parts:

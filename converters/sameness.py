@@ -2,7 +2,9 @@
 
 The form does not matter: a Hugging Face folder, its shards, an Orbax checkpoint; a head that is
 stored is that of a checkpoint which ties it to the embedding, if the numbers are equal. Nor does the
-storage dtype: numbers are compared as values, so a float32 copy of a bfloat16 model is the same one.
+storage dtype: numbers are compared as values, so a float32 copy of a bfloat16 model is the same one. Of
+embeddings of different length the ids that both have are compared: a model whose vocabulary was only
+padded is the same one.
 """
 
 import dataclasses
@@ -19,7 +21,7 @@ _PIECE = 2**22
 
 
 def same_model(one: str | Path, other: str | Path) -> bool:
-    """Whether two checkpoints compute the same function.
+    """Whether two checkpoints compute the same function of the ids that both have.
 
     Stops at the first tensor that differs, so that of two trained models a layer is read. Checkpoints
     whose configs mean different models (another rotary base, another window) are different, whatever
@@ -32,7 +34,10 @@ def same_model(one: str | Path, other: str | Path) -> bool:
       CheckpointError: as `load.load_checkpoint`, as far as this looks.
     """
     configs = [read_config(path) for path in (one, other)]
-    untied = [dataclasses.replace(config, tied_embeddings=False) for config in configs]
+    shared = min(config.vocab_size for config in configs)
+    untied = [
+        dataclasses.replace(config, tied_embeddings=False, vocab_size=shared) for config in configs
+    ]
     if untied[0] != untied[1]:
         return False
     with StoredWeights(one) as first, StoredWeights(other) as second:
@@ -46,8 +51,15 @@ def same_model(one: str | Path, other: str | Path) -> bool:
         if heads != ("embed", "embed"):
             ends.append(heads)
         return all(
-            _equal(first.ends([mine])[mine], second.ends([theirs])[theirs]) for mine, theirs in ends
+            _equal(_shared(first, mine, shared), _shared(second, theirs, shared))
+            for mine, theirs in ends
         )
+
+
+def _shared(weights: StoredWeights, name: str, ids: int) -> np.ndarray:
+    """One of the ends; of the embedding or the head [V, D] the rows of the first ids."""
+    tensor = np.asarray(weights.ends([name])[name])
+    return tensor if tensor.ndim == 1 else tensor[:ids]
 
 
 def _equal(one, other) -> bool:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from converters import checkpoint as orbax
 from converters import mapping
+from converters.adapter_base import as_path
 from converters.hf_config import read_config, read_family
 from converters.hf_weights import open_weights
 from converters.pieces import assemble
@@ -30,7 +31,7 @@ class StoredWeights:
     """
 
     def __init__(self, path: str | Path, *, dtype: str | None = None):
-        self.path, self.config = Path(path), read_config(path)
+        self.path, self.config = as_path(path), read_config(path)
         self._dtype = None if dtype is None else jnp.dtype(dtype)
         self._thread = ThreadPoolExecutor(1)
         self._reader = None

@@ -9,9 +9,9 @@
     rl.circuit(texts, ["input -> logits", "m3 -> logits"])        # the loss with these edges only
     compare(base.attribute(texts), scores)                        # metrics, intervals, tests
 
-A text is a (prompt, answer) pair; each part is text or a list of token ids. Loss is on the answer's
-tokens, all of them. Selecting, frames, plots and files are xarray's: `.to_dataframe()`, `.plot()`,
-`.to_netcdf()`.
+A text is a (prompt, answer) pair; each part is text or a list of token ids. An answer of text gets the
+ids that it has behind its prompt. Loss is on the answer's tokens, all of them. Selecting, frames, plots
+and files are xarray's: `.to_dataframe()`, `.plot()`, `.to_netcdf()`.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from converters.load import Checkpoint, load_checkpoint
+from converters.load import Checkpoint
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import Estimator
 from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches
@@ -40,13 +40,11 @@ from eap_jax.sharding import gathered, make_mesh
 from experiments.errors import InputError
 from experiments.labels import compare, label_losses, label_matrices
 from experiments.responses.tokenization import load_tokenizer, stop_tokens
-from experiments.scoring.given_texts import Tokens, given_texts, given_tokens
+from experiments.scoring.given_texts import Tokens, given_prompts, given_texts
 from experiments.scoring.score import score_texts
 from experiments.study.cards import usable_on
 from experiments.study.footprint import Placed, weight_bytes
-from experiments.study.hub import local_checkpoint
-from experiments.study.numerics import use_numerics
-from experiments.study.pairs import PAIRS, SIDES
+from experiments.study.named_model import load_named
 from experiments.study.plan import plan_answers
 from experiments.study.settings import Study
 
@@ -66,21 +64,15 @@ def load(name: str | Path, dtype: str = "float32", adapter: str | Path | None = 
       dtype: of weights and activations, `float32` or `bfloat16`; scores are float32 in both.
       adapter: a LoRA folder or Hub id to merge into it; as the name, it finds its base itself.
 
+    Warns:
+      CheckpointWarning: what the programs print as a line: keys of config.json that are ignored, an
+        adapter that is merged in, tensors that are renamed or left out.
+
     Raises:
       InputError, CheckpointError: there is no such model, or it is broken or not supported.
       ValueError: the dtype is another.
     """
-    if dtype not in ("float32", "bfloat16"):
-        raise ValueError(f"dtype: expected float32 or bfloat16, found {dtype!r}")
-    pair, _, side = str(name).partition(":")
-    place = str(name)
-    if pair in PAIRS and not Path(name).is_dir():
-        if side not in SIDES:
-            raise InputError(f"{name}: expected {pair}:base or {pair}:rl")
-        place = PAIRS[pair].base if side == "base" else PAIRS[pair].rl
-    directory = local_checkpoint(str(adapter or place), base=place if adapter else None)
-    use_numerics(dtype)
-    checkpoint = load_checkpoint(directory, dtype=dtype)
+    directory, checkpoint = load_named(name, dtype, adapter)
     return Model(name=str(name), directory=directory, dtype=dtype, checkpoint=checkpoint)
 
 
@@ -132,7 +124,7 @@ class Model:
         Raises:
           InputError: a text is empty or too long, or the model does not know one of its tokens.
         """
-        prepared = given_texts(texts, self._tokens, self.config)
+        prepared = self._prepared(texts)
         (found,) = score_texts(
             self.checkpoint,
             prepared,
@@ -167,7 +159,7 @@ class Model:
         Raises:
           InputError: as `attribute`, or an edge does not exist.
         """
-        prepared, layers = given_texts(texts, self._tokens, self.config), self.config.num_layers
+        prepared, layers = self._prepared(texts), self.config.num_layers
         mask_WR = edge_mask(layers)
         asked = np.argwhere(mask_WR) if edges is None else self._places(edges)
         asked = [(int(writer), int(reader)) for writer, reader in asked]
@@ -211,7 +203,7 @@ class Model:
         """
         if ablation not in ("zero", "mean"):
             raise ValueError(f"ablation: expected zero or mean, found {ablation!r}")
-        prepared = given_texts(texts, self._tokens, self.config)
+        prepared = self._prepared(texts)
         kept_WR = np.zeros(edge_mask(self.config.num_layers).shape, bool)
         for place in self._places(edges):
             kept_WR[place] = True
@@ -242,7 +234,7 @@ class Model:
         Prompts are texts or lists of token ids; `max_new_tokens`, `temperature` (0 is greedy) and
         `top_p` see `eap_jax.generation.Sampling`; `seed` is that of sampling. Raises as `attribute`.
         """
-        tokens = [self._tokens(prompt, "prompt", i) for i, prompt in enumerate(prompts)]
+        tokens = given_prompts(prompts, tokenizer=lambda: self.tokenizer, config=self.config)
         if not tokens:
             return []
         found = generate_tokens(
@@ -283,9 +275,8 @@ class Model:
     def _batches(self, texts: list[Text], batch_tokens: int) -> list[PaddedBatch]:
         return pad_into_batches(texts, batch_tokens=batch_tokens, longest=self.config.longest_text)
 
-    def _tokens(self, given: Tokens, part: str, place: int) -> tuple[int, ...]:
-        known = self.config.vocab_size
-        return given_tokens(given, part, place, tokenizer=lambda: self.tokenizer, vocabulary=known)
+    def _prepared(self, texts: Iterable[tuple[Tokens, Tokens]]) -> list[Text]:
+        return given_texts(texts, tokenizer=lambda: self.tokenizer, config=self.config)
 
     def _places(self, edges: Iterable[Edge]) -> list[tuple[int, int]]:
         try:

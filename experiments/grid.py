@@ -27,6 +27,7 @@ from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.report import report
 from experiments.report.formats import health_text, without_text
 from experiments.responses.rows import rows_of
+from experiments.responses.shared_ids import compare_ids
 from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_cell, score_cells
 from experiments.scoring.crossed import say_texts, score_crossed
 from experiments.statistics import cell_metrics
@@ -101,14 +102,15 @@ def run_grid(studies: list[Study], say: Say = print) -> Outcome:
 def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
     begin = time.perf_counter()
     study, pair = opened.study, opened.study.pair.key
+    ids = compare_ids(opened, say)
     cells: list[Cell] = []
 
     def plan(dataset: str) -> None:
         with outcome.guard(f"{pair}, {dataset}"):
-            rows = rows_of(opened, dataset, say)
+            rows = rows_of(opened, dataset, say, ids)
             for rule in study.rules:
                 with outcome.guard(f"{pair}, {cell_name(dataset, rule)}"):
-                    cells.append(plan_cell(opened, dataset, rule, rows, say))
+                    cells.append(plan_cell(opened, dataset, rule, rows, say, ids=ids))
 
     exact = study.fidelity != "off"
     if exact and (reason := why_not()) is not None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from converters.adapter_base import given_base
 from experiments import store
 from experiments.scoring.cells import Cell
 from experiments.study.numerics import weight_dtype
@@ -50,6 +51,11 @@ def write(opened: OpenStudy, cells: list[Cell], seconds: float) -> None:
             "models": {side: dataclasses.asdict(found) for side, found in opened.configs.items()},
             "parameters": opened.configs["base"].num_parameters,
             "checkpoints": {side: str(path) for side, path in opened.checkpoints.items()},
+            "adapter_bases": {
+                side: str(base)
+                for side, path in opened.checkpoints.items()
+                if (base := given_base(path)) is not None
+            },
             "checkpoint_sha256": opened.hashes,
             "device": opened.device,
             "python": sys.version.split()[0],

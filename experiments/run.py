@@ -25,7 +25,6 @@ from experiments.grid import run_grid
 from experiments.responses.questions import DATASETS
 from experiments.study.cards import card_of
 from experiments.study.forecast import print_forecast
-from experiments.study.hub import local_checkpoint
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
 
 
@@ -53,6 +52,7 @@ def main(_) -> int:
     chosen = study_flags.studies(
         "experiments.run", [_pair()], datasets, questions, f.responses, imported, card
     )
+    chosen = [dataclasses.replace(study, adapter_base=f.base) for study in chosen]
     if f.plan:
         fits = [print_forecast(study, card) for study in chosen]
         return 0 if all(fits) else 1
@@ -98,14 +98,9 @@ def _pair() -> Pair:
         pair = find_pair(f.pair or DEFAULT_PAIR)
     else:
         pair = pair_of(f.base_checkpoint, f.rl_checkpoint, f.pair)
-    if f.base is not None:
-        adapters = [
-            side for side in (f.base_checkpoint, f.rl_checkpoint) if side and is_adapter(side)
-        ]
-        if not adapters:
-            raise InputError("base: expected an adapter's folder as a checkpoint, found none")
-        for adapter in adapters:
-            local_checkpoint(adapter, base=f.base)
+    sides = (f.base_checkpoint, f.rl_checkpoint)
+    if f.base is not None and not any(side and is_adapter(side) for side in sides):
+        raise InputError("base: expected an adapter's folder as a checkpoint, found none")
     if f.prompt is not None and f.prompt != CHAT and "{question}" not in f.prompt:
         raise InputError(f"prompt: expected {CHAT} or a text with {{question}}, found {f.prompt!r}")
     given = {"prompt": f.prompt, "max_new_tokens": f.max_new_tokens, "method": f.method}

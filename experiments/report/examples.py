@@ -61,7 +61,7 @@ def split_text(
 
 def _answer(row: Mapping[str, Any], side: str, cell: CellResult) -> ShownAnswer:
     tokens = list(row[f"{side}_answer_tokens"])
-    decode = cell.decode or _ids
+    decode = (cell.rl_decode if side == "rl" else None) or cell.decode or _ids
     counted, rest = split_text(tokens, cell.t_cut, decode)
     return ShownAnswer(
         side=side,

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from converters.adapter_base import with_base
+from converters.errors import CheckpointError
 from experiments import store
 from experiments.errors import InputError
 from experiments.report import published
@@ -29,7 +31,7 @@ from experiments.statistics.metrics import METRIC_BY_KEY
 from experiments.statistics.model_text import LOSS, Split
 from experiments.statistics.sensitivity import Sensitivity
 from experiments.statistics.views import View
-from experiments.study.pairs import SIDES
+from experiments.study.pairs import SIDES, Side
 from experiments.study.rule import Rule
 
 # Largest sound column sum by numerics, see `eap_jax.metrics.column_sum_residual`: a missing writer
@@ -98,7 +100,7 @@ def _pair(manifest: dict[str, Any]) -> PairInfo:
 def _cells(
     directory: Path, manifest: dict[str, Any], accuracies: list[Accuracy]
 ) -> list[CellResult]:
-    decode = _decoder(manifest)
+    decode = {side: _decoder(manifest, side) for side in SIDES}
     asked = {found.dataset: _asked(found) for found in accuracies if found.side == "base"}
     rows: dict[str, dict] = {}  # by dataset, since all its cells choose from the same rows
     cells = []
@@ -113,7 +115,7 @@ def _cells(
 
 
 def _cell(
-    directory: Path, manifest: dict[str, Any], decode, by_idx: dict, asked: list[Step]
+    directory: Path, manifest: dict[str, Any], decode: dict, by_idx: dict, asked: list[Step]
 ) -> CellResult:
     found = store.read_json(directory / "metrics.json")
     pair, dataset, rule = manifest["pair"], found["dataset"], Rule(**found["rule"])
@@ -154,7 +156,8 @@ def _cell(
         published=known,
         variant=rule.variant,
         estimator=manifest.get("estimator", "eap"),
-        decode=decode,
+        decode=decode["base"],
+        rl_decode=decode["rl"],
         fidelity=store.restored(store.read_json(fidelity)) if fidelity.exists() else {},
         effects={
             side: store.read_effects(directory / f"effects_{side}.npz", scores[side].shape)
@@ -208,11 +211,13 @@ def _asked(base: Accuracy) -> list[Step]:
     ]
 
 
-def _decoder(manifest: dict[str, Any]) -> Callable | None:
-    """The base model's tokenizer, or None where it is not at hand."""
+def _decoder(manifest: dict[str, Any], side: Side) -> Callable | None:
+    """A side's tokenizer, or None where it is not at hand."""
+    checkpoint = Path(manifest["checkpoints"][side])
+    base = manifest.get("adapter_bases", {}).get(side)
     try:
-        return load_tokenizer(Path(manifest["checkpoints"]["base"])).decode
-    except InputError:
+        return load_tokenizer(checkpoint if base is None else with_base(checkpoint, base)).decode
+    except (InputError, CheckpointError):
         return None
 
 

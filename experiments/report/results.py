@@ -48,6 +48,7 @@ class CellResult:
         circuit was run.
       published: values of the paper for this cell, (base, rl) by metric key.
       decode: token ids to text, or None where no tokenizer is at hand.
+      rl_decode: the same of rl's tokenizer; None: that of `decode`.
       effects: exact effects by side, empty where no edge was cut.
       fidelity: what fidelity.json holds, by side; empty where no edge was cut.
       views: every metric in every view, see `statistics.views`.
@@ -79,6 +80,7 @@ class CellResult:
     faithfulness: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
     published: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
     decode: Callable[[Sequence[int]], str] | None = None
+    rl_decode: Callable[[Sequence[int]], str] | None = None
     variant: str = ""
     estimator: Estimator = "eap"
     effects: Mapping[str, Effects] = dataclasses.field(default_factory=dict)

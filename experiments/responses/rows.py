@@ -10,6 +10,7 @@ from eap_jax.generation import Sampling
 from experiments import store
 from experiments.errors import InputError
 from experiments.responses import claimed_files, generated
+from experiments.responses.both_prompts import check_prompts, say_prompts
 from experiments.responses.generated import Answer
 from experiments.responses.imported import import_answers
 from experiments.responses.joining import QuestionIndex
@@ -22,6 +23,7 @@ from experiments.responses.published_format import (
     row_of,
 )
 from experiments.responses.questions import load_named_questions, load_questions
+from experiments.responses.shared_ids import SharedIds, embeddings_of
 from experiments.responses.tokenization import encode_prompt, load_tokenizer, stop_tokens
 from experiments.study.distributed import check_same, mirror
 from experiments.study.numerics import product_precision
@@ -30,22 +32,32 @@ from experiments.study.pairs import SIDES, Side
 from experiments.study.plan import plan_answers, shortage
 
 
-def rows_of(opened: OpenStudy, dataset: str, say: Say) -> list[Row]:
+def rows_of(opened: OpenStudy, dataset: str, say: Say, ids: SharedIds | None = None) -> list[Row]:
     """Questions of a dataset that both models answered correctly, saved as all_correct.jsonl.
+
+    Args:
+      opened: the study.
+      dataset: its name.
+      say: receives one line for each fact that a user should see.
+      ids: what both models' ids are; None: only the lengths of their embeddings are looked at.
 
     Raises:
       InputError: a file is broken or belongs to another study; nothing is overwritten.
     """
-    study = opened.study
+    study, ids = opened.study, ids or embeddings_of(opened)
     path = study.directory / dataset / "all_correct.jsonl"
     names = ("answers.json", claimed_files.NAME, *(f"responses_{side}.jsonl" for side in SIDES))
     mirror(path, *(path.with_name(name) for name in names))
     claimed_files.claim_files(opened, dataset)
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
+        prompts = [(row.fields["idx"], row.base.prompt, row.rl.prompt) for row in rows]
+        say_prompts(dataset, prompts, say)
     else:
         given = (
-            _imported(opened, dataset, say) if study.imported else _generated(opened, dataset, say)
+            _imported(opened, dataset, say)
+            if study.imported
+            else _generated(opened, dataset, ids, say)
         )
         for side in SIDES:
             right = sum(answer.score for answer in given[side])
@@ -83,6 +95,8 @@ def _imported(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answ
     }
     given = pair_answers(found["base"], found["rl"], study.imported)
     say(f"{dataset}: {len(given['base'])} questions that both files answer")
+    pairs = zip(given["base"], given["rl"], strict=True)
+    say_prompts(dataset, [(b.idx, b.prompt_tokens, r.prompt_tokens) for b, r in pairs], say)
     saved = {side: generated.format_answers(given[side]) for side in SIDES}
     digests = {side: _digest(text) for side, text in saved.items()}
     store.claim(directory / "answers.json", {"imported": digests})
@@ -91,7 +105,9 @@ def _imported(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answ
     return given
 
 
-def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answer]]:
+def _generated(
+    opened: OpenStudy, dataset: str, ids: SharedIds, say: Say
+) -> dict[Side, list[Answer]]:
     """Each side's answers, generated and graded unless they are saved."""
     study, directory = opened.study, opened.study.directory / dataset
     questions = load_questions(dataset, **study.questions.where)[: study.questions.limit]
@@ -116,7 +132,7 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
     )
     asked = {question.idx for question in questions}
     if any(not asked <= {answer.idx for answer in saved[side]} for side in SIDES):
-        _check_prompts(opened, dataset, questions, say)
+        check_prompts(opened, dataset, questions, ids, say)
     given = {}
     for side in SIDES:
         if {question.idx for question in questions} <= {answer.idx for answer in saved[side]}:
@@ -156,33 +172,6 @@ def _generated(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Ans
                 description=f"{dataset} {side}: answer",
             )
     return given
-
-
-def _check_prompts(opened: OpenStudy, dataset: str, questions, say: Say) -> None:
-    """Both sides' prompts, before the first answer is generated: a broken tokenizer or template of the
-    second side would be found after hours; prompts that differ are said.
-
-    Raises:
-      InputError, CheckpointError: a tokenizer is missing or broken, or is not its model's.
-    """
-    prompt, found = opened.study.pair.prompt, {}
-    for side in SIDES:
-        tokenizer = load_tokenizer(opened.checkpoints[side])
-        found[side] = [encode_prompt(tokenizer, prompt, question) for question in questions]
-        vocabulary = opened.configs[side].vocab_size
-        highest = max(map(max, found[side]), default=0)
-        if highest >= vocabulary:
-            raise InputError(
-                f"{side} checkpoint: {opened.checkpoints[side]}: expected token ids below the model's "
-                f"vocabulary size {vocabulary}, found {highest}: the tokenizer is another's"
-            )
-    pairs = zip(questions, found["base"], found["rl"], strict=True)
-    differing = [question.idx for question, base, rl in pairs if base != rl]
-    if differing:
-        say(
-            f"{dataset}: {len(differing)} of {len(questions)} prompts become other token ids in rl than "
-            f"in base (the first is question {differing[0]}): the tokenizers or templates differ"
-        )
 
 
 def _digest(text: str) -> str:

@@ -6,7 +6,8 @@ from typing import Any
 
 from transformers import AutoTokenizer
 
-from converters.adapter_config import base_of, is_adapter
+from converters.adapter_base import base_of
+from converters.adapter_config import is_adapter
 from converters.errors import CheckpointError
 from converters.gguf_config import token_ids
 from converters.gguf_file import is_gguf
@@ -78,8 +79,8 @@ def tokenizer_folder(checkpoint: Path) -> Path:
       CheckpointError: an adapter has no base here.
     """
     checkpoint = text_folder(checkpoint)
-    above = folder_above(checkpoint)
-    if above is not None and not _has_tokenizer(checkpoint) and _has_tokenizer(above):
+    above = None if is_gguf(checkpoint) else folder_above(checkpoint)
+    if above is not None and not has_tokenizer(checkpoint) and has_tokenizer(above):
         return above
     return checkpoint
 
@@ -117,7 +118,8 @@ def stop_tokens(checkpoint: Path) -> tuple[int, ...]:
     raise InputError(f"{place}: expected eos_token_id{also}, found none")
 
 
-def _has_tokenizer(folder: Path) -> bool:
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a file of a tokenizer."""
     return any((folder / name).is_file() for name in TOKENIZER_FILES)
 
 

@@ -11,6 +11,7 @@ from eap_jax.batching import Text
 from eap_jax.objective import Objective, self_entropy
 from experiments import store
 from experiments.responses.published_format import Row
+from experiments.responses.shared_ids import SharedIds, embeddings_of
 from experiments.scoring.memory import check_length
 from experiments.scoring.score import Scores, score_streamed, score_texts
 from experiments.scoring.selection import Selection, select, truncate
@@ -46,18 +47,35 @@ def cell_name(dataset: str, rule: Rule) -> str:
     return ", ".join(filter(None, [dataset, f"alpha {rule.alpha:g}", rule.variant]))
 
 
-def plan_cell(opened: OpenStudy, dataset: str, rule: Rule, rows: list[Row], say: Say) -> Cell:
+def plan_cell(
+    opened: OpenStudy,
+    dataset: str,
+    rule: Rule,
+    rows: list[Row],
+    say: Say,
+    *,
+    ids: SharedIds | None = None,
+) -> Cell:
     """Select a cell's rows and claim its directory.
 
+    Args:
+      opened, dataset, rule: the study and the cell.
+      rows: that both models answered correctly.
+      say: receives one line for each fact that a user should see.
+      ids: what both models' ids are; None: only the lengths of their embeddings are looked at.
+
     Raises:
-      InputError: no row is left, a text is longer than `ModelConfig.longest_text`, or the directory
-        holds results of other settings.
+      InputError: no row is left, a text is longer than `ModelConfig.longest_text` or has an id that is
+        not the same to both models, or the directory holds results of other settings.
     """
-    selection = select(rows, rule)
+    selection, ids = select(rows, rule), ids or embeddings_of(opened)
     for side in SIDES:
         for row in selection.rows:
             place = f"{cell_name(dataset, rule)}: {side}: row {row.fields.get('idx')}"
-            check_length(truncate(row, side, selection.cut), opened.configs[side], place)
+            text = truncate(row, side, selection.cut)
+            check_length(text, opened.configs[side], place)
+            advice = "a smaller --alpha counts less of the answers"
+            ids.check((*text.tokens, *text.targets), side, f"{place}: counted text", advice)
     funnel = ", ".join(f"{step.name} {step.rows}" for step in selection.steps)
     say(f"{cell_name(dataset, rule)}: {funnel}; {selection.cut} answer tokens counted")
     directory = store.cell_directory(opened.study.directory / dataset, rule.alpha, _suffix(rule))

@@ -19,6 +19,7 @@ from experiments.fidelity.cell_fidelity import measure_fidelity
 from experiments.fidelity.effects import choose, cut_cells, why_not
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.responses.published_format import read_rows
+from experiments.responses.shared_ids import compare_ids
 from experiments.scoring.cells import Cell, groups, plan_cell, score_cells
 from experiments.scoring.common_rows import common_rows
 from experiments.statistics.cell_metrics import side_data
@@ -79,13 +80,15 @@ def measure_against_control(arm: Study, control: Study, say: Say) -> list[Agains
         the same directory.
     """
     opened = open_study(control_study(arm, control.pair), say)
+    ids = compare_ids(opened, say)
     cells = []
     for dataset in arm.datasets:
         rows = [
             read_rows(study.directory / dataset / "all_correct.jsonl") for study in (arm, control)
         ]
         for rule in arm.rules:
-            cells.append(plan_cell(opened, dataset, rule, common_rows(*rows, rule), say))
+            common = common_rows(*rows, rule)
+            cells.append(plan_cell(opened, dataset, rule, common, say, ids=ids))
     measure_sides(opened, cells, say)
     if jax.process_index() != 0:
         return []

@@ -131,7 +131,7 @@ def shape_of(study: Study, side: Side) -> Shape:
     known = registered_shape(study.pair)
     if known is not None and not Path(name).is_dir():
         return Shape(config=known, dtype=REGISTERED_DTYPE, origin="as registered")
-    folder = config_folder(name, label=f"{side} checkpoint")
+    folder = config_folder(name, label=f"{side} checkpoint", base=study.adapter_base)
     config = read_config(folder)
     if is_gguf(folder):
         return Shape(config=config, dtype=checkpoint_dtype(folder), origin=str(folder))

@@ -3,7 +3,8 @@
 import fnmatch
 from pathlib import Path
 
-from converters.adapter_config import base_of, base_record, give_base, is_adapter, is_beside_base
+from converters.adapter_base import base_of, base_record, with_base
+from converters.adapter_config import is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.gguf_file import is_gguf
 from converters.gguf_header import part_names
@@ -35,7 +36,8 @@ def local_checkpoint(
     advice: str = "pass a local directory",
     base: str | None = None,
 ) -> Path:
-    """Directory of a checkpoint, or its GGUF file. The base of an adapter is found with it.
+    """Directory of a checkpoint, or its GGUF file. The base of an adapter is found with it; where that
+    is another than its record leads to, the path knows it (`adapter_config.AdaptedFolder`).
 
     Args:
       name: a local directory or .gguf file, or a Hub id, `owner/name` or `owner/name@revision`, and
@@ -51,7 +53,7 @@ def local_checkpoint(
     """
     path = _fetched(name, label, advice)
     if base is not None:
-        give_base(path, _fetched(base, f"base of {label}", advice))
+        return with_base(path, _fetched(base, f"base of {label}", advice))
     elif is_adapter(path) and not is_beside_base(path):
         try:
             base_of(path)
@@ -60,7 +62,7 @@ def local_checkpoint(
             if recorded is None or not _is_hub_id(recorded):
                 raise
             recorded += f"@{revision}" if revision else ""
-            give_base(path, _fetched(recorded, f"base of {label}", "pass it with --base"))
+            return with_base(path, _fetched(recorded, f"base of {label}", "pass it with --base"))
     return path
 
 
@@ -148,15 +150,18 @@ def _reason(error: Exception, repo_id: str, revision: str | None) -> str:
     )
 
 
-def config_folder(name: str, *, label: str = "checkpoint") -> Path:
+def config_folder(name: str, *, label: str = "checkpoint", base: str | None = None) -> Path:
     """A folder with a checkpoint's config.json, of which nothing else is downloaded; or a GGUF file.
 
     Args:
       name, label: see `local_checkpoint`.
+      base: name of its base if it is a local adapter, or None.
 
     Raises:
       InputError: neither a directory nor a Hub id, or the Hub cannot be reached.
     """
+    if base is not None and is_adapter(name) and not is_beside_base(name):
+        return with_base(name, config_folder(base, label=f"base of {label}"))
     if Path(name).is_dir() or is_gguf(name):
         return _checked(Path(name), label)
     repository, file = _repository(name, label, "pass a local directory")

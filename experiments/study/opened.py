@@ -15,6 +15,7 @@ from pathlib import Path
 
 import jax
 
+from converters.adapter_config import is_adapter, is_beside_base
 from converters.gguf_file import is_gguf
 from converters.hf_config import read_config
 from converters.load import (
@@ -143,17 +144,17 @@ def open_study(study: Study, say: Say) -> OpenStudy:
             names[side],
             label=f"{side} checkpoint",
             advice=f"pass a local checkpoint with --{side}_checkpoint=DIR",
+            base=study.adapter_base if _lies_alone(names[side]) else None,
         )
         for side in SIDES
     }
     configs = {side: read_config(checkpoints[side]) for side in SIDES}
-    for field in ("num_layers", "vocab_size"):
-        base, rl = (getattr(configs[side], field) for side in SIDES)
-        if base != rl:
-            raise InputError(
-                f"{study.pair.rl}: {field}: expected {base} as in {study.pair.base}, found {rl}; "
-                "the two models have different graphs or vocabularies and cannot be compared"
-            )
+    base, rl = (configs[side].num_layers for side in SIDES)
+    if base != rl:
+        raise InputError(
+            f"{study.pair.rl}: num_layers: expected {base} as in {study.pair.base}, found {rl}; the two "
+            "models have different graphs and cannot be compared"
+        )
     try:
         mesh = make_mesh(study.mesh)
     except ValueError as error:  # fewer devices than it asks for
@@ -198,6 +199,11 @@ def open_study(study: Study, say: Say) -> OpenStudy:
     return opened
 
 
+def _lies_alone(name: str) -> bool:
+    """Whether a name is the folder of an adapter without its base."""
+    return is_adapter(name) and not is_beside_base(name)
+
+
 def _check_different(opened: OpenStudy) -> None:
     """A model compared with itself would give a report of nothing, or of another prompt's effects.
 
@@ -211,13 +217,13 @@ def _check_different(opened: OpenStudy) -> None:
     which = pair.rl if pair.base == pair.rl else f"{pair.base} and {pair.rl}"
     found = f"rl checkpoint: expected another model than base, found the same weights ({which}): "
     found += "the two models are identical, and nothing is measured"
-    differing = [name for name in TOKENIZER_FILES if not _same_contents(base / name, rl / name)]
+    differing = [name for name in TOKENIZER_FILES if not same_contents(base / name, rl / name)]
     if differing and not (is_gguf(base) or is_gguf(rl)):  # whose tokenizer lies inside
         found += f"; only tokenizer files differ ({', '.join(differing)})"
     raise InputError(f"{found}; give the checkpoints before and after post-training")
 
 
-def _same_contents(one: Path, other: Path) -> bool:
+def same_contents(one: Path, other: Path) -> bool:
     """Whether two files hold the same, JSON by its meaning, or neither is there."""
     given = [path.read_bytes() if path.is_file() else None for path in (one, other)]
     if None not in given and one.suffix == ".json":

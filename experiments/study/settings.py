@@ -55,6 +55,7 @@ class Study:
       questions: where questions come from.
       responses: published-format file that replaces questions and generation, or None.
       imported: each side's answers by another program, instead of generation, or None.
+      adapter_base: name of the base of those of the two that are adapters; None: as they record it.
       answer_dtype: in which both sides' answers are generated; None: each checkpoint's own.
       numerics, mesh, batch_tokens: see `study.numerics`, `eap_jax.sharding` and
         `eap_jax.batching`; no more tokens than this in a batch, fewer where the plan says so.
@@ -73,6 +74,7 @@ class Study:
     questions: QuestionSource = QuestionSource()
     responses: Path | None = None
     imported: dict[Side, Path] | None = None
+    adapter_base: str | None = None
     answer_dtype: str | None = None
     numerics: Numerics = "float32"
     mesh: str = ""

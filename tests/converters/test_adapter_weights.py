@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import toys
 
-from converters.adapter_config import give_base
+from converters.adapter_base import with_base
 from converters.convert import to_hf, to_orbax
 from converters.errors import CheckpointError
 from converters.hf_config import read_config
@@ -219,8 +219,44 @@ def test_the_base_is_found_by_its_record_or_given(plain, tmp_path):
     change(adapter, base_model_name_or_path=None)
     with pytest.raises(CheckpointError, match="--base"):
         load_checkpoint(adapter)
-    give_base(adapter, base)
-    assert same_model(adapter, plain[1])
+    assert same_model(with_base(adapter, base), plain[1])
+    with pytest.raises(CheckpointError, match="--base"):
+        load_checkpoint(adapter)  # what was given with another path is forgotten
+
+
+def test_one_adapter_on_two_bases_at_once_is_two_models(plain, tmp_path):
+    """Nothing about the one is kept for the other, in memory or read layer by layer."""
+    base, adapter, _ = plain
+    other = tmp_path / "other"
+    params = toys.random_params(PLAIN.config, 7)
+    hf_folder.write_toy(other, PLAIN, params)
+    on = {name: with_base(adapter, folder) for name, folder in (("one", base), ("two", other))}
+    name = "model.layers.1.self_attn.q_proj.weight"
+    added = []
+    for merged, alone in ((on["one"], base), (on["two"], other)):
+        with open_weights(merged) as changed, open_weights(alone) as before:
+            added.append(changed.read(name) - before.read(name))
+    np.testing.assert_allclose(added[0], added[1], atol=1e-6)
+    assert not np.allclose(added[0], 0)
+    loaded = {key: load_checkpoint(path).params for key, path in on.items()}
+    assert checkpoint_hash(on["one"]) == checkpoint_hash(adapter) != checkpoint_hash(on["two"])
+    for key, path in on.items():
+        with StoredWeights(path) as weights:
+            (block,) = weights.blocks([1])
+        np.testing.assert_array_equal(block["q"], loaded[key]["blocks"]["q"][1])
+    assert (on["one"] / "config.json").parent == adapter
+
+
+def test_a_base_is_given_to_an_adapter_alone(plain, tmp_path):
+    base, adapter, _ = plain
+    with pytest.raises(CheckpointError, match="expected an adapter's folder"):
+        with_base(base, base)
+    shutil.copytree(base, tmp_path / "both")
+    shutil.copytree(adapter, tmp_path / "both", dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match="found a base model beside it"):
+        with_base(tmp_path / "both", base)
+    with pytest.raises(CheckpointError, match="found an adapter in it"):
+        load_checkpoint(with_base(adapter, adapter))
 
 
 def test_the_hash_knows_the_adapter_and_its_base(plain, tmp_path):

@@ -54,6 +54,20 @@ def test_a_tied_head_is_that_of_the_embedding_stored_twice(tmp_path):
     assert not same_model(tmp_path / "tied", tmp_path / "other")
 
 
+def test_a_padded_vocabulary_is_the_same_model_and_a_changed_row_is_not(folder, tmp_path):
+    wide = dataclasses.replace(TOY.config, vocab_size=TOY.config.vocab_size + 3)
+    draw, params = np.random.default_rng(5), rounded_params()
+    for name in ("embed", "head"):
+        more = draw.normal(size=(3, wide.d_model)).astype(np.float32)
+        params[name] = np.concatenate([params[name], more])
+    write_toy(tmp_path / "padded", dataclasses.replace(TOY, config=wide), params)
+    assert same_model(folder, tmp_path / "padded")
+    assert same_model(tmp_path / "padded", folder)
+    params["head"][60, 0] += 1
+    write_toy(tmp_path / "changed", dataclasses.replace(TOY, config=wide), params)
+    assert not same_model(folder, tmp_path / "changed")
+
+
 def test_one_number_of_any_tensor_makes_another_model(folder, tmp_path):
     path = tmp_path / "other"
     names = list(toys.hf_state(TOY.config, rounded_params()))

@@ -1,6 +1,7 @@
 """The front door: the same numbers as the engine and as torch, by name, in the texts' order."""
 
 import json
+import shutil
 
 import gguf_model
 import numpy as np
@@ -10,8 +11,9 @@ import scipy.stats
 import toys
 import xarray as xr
 from failed_array import FailedArray
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
+from converters.errors import CheckpointWarning
 from eap_jax import parameters
 from eap_jax.ablation import cut_losses
 from eap_jax.attribution import attribute
@@ -320,13 +322,53 @@ def test_an_adapter_is_merged_into_the_named_model(model, tmp_path):
     )
     settings = {"peft_type": "LORA", "r": 2, "lora_alpha": 6, "target_modules": ["up_proj"]}
     (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
-    adapted = load("tiny_grpo:rl", adapter=tmp_path)
+    with pytest.warns(CheckpointWarning) as caught:
+        adapted = load("tiny_grpo:rl", adapter=tmp_path)
+    (line,) = [str(one.message) for one in caught]
+    assert "a LoRA adapter is merged into its base: 1 weights changed, 0 replaced" in line
+    assert caught[0].filename == __file__
     found, before = (m.checkpoint.params["blocks"]["up"] for m in (adapted, model))
     np.testing.assert_allclose(found[1] - before[1], 3 * b @ a, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(found[0], before[0])
     assert adapted.generate(
         ["Question: 1"], max_new_tokens=2
     )  # the base's tokenizer and stop tokens
+
+
+def test_one_adapter_is_loaded_onto_two_bases(model, tmp_path):
+    name = "base_model.model.model.layers.0.mlp.up_proj"
+    a = np.ones((1, model.config.d_model), np.float32)
+    b = np.ones((model.config.d_ff, 1), np.float32)
+    save_file(
+        {f"{name}.lora_A.weight": a, f"{name}.lora_B.weight": b},
+        tmp_path / "adapter_model.safetensors",
+    )
+    settings = {"peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["up_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    with pytest.warns(CheckpointWarning, match="LoRA"):
+        sides = {side: load(f"tiny_grpo:{side}", adapter=tmp_path) for side in ("base", "rl")}
+    for side, adapted in sides.items():
+        before = load(f"tiny_grpo:{side}").checkpoint.params["blocks"]["up"]
+        found = adapted.checkpoint.params["blocks"]["up"]
+        np.testing.assert_allclose(found[0] - before[0], 1, atol=1e-5)
+        np.testing.assert_array_equal(found[1:], before[1:])
+        assert adapted.tokenizer("Question")["input_ids"]  # that of its own base
+
+
+def test_what_a_program_prints_of_a_checkpoint_is_a_warning_once(model, tmp_path):
+    folder = shutil.copytree(model.directory, tmp_path / "odd")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"favourite_colour": "blue"}))
+    state = load_file(folder / "model.safetensors")
+    save_file(
+        {f"module.{key}": value for key, value in state.items()}, folder / "model.safetensors"
+    )
+    with pytest.warns(CheckpointWarning) as caught:
+        load(folder)
+    lines = [str(one.message) for one in caught]
+    assert len(lines) == 2
+    assert lines[0].endswith("config.json: ignored keys that are not known: 'favourite_colour'")
+    assert "tensors are read without their prefixes" in lines[1]
 
 
 def test_a_circuit_whose_allocation_failed_ends_in_its_error(model, monkeypatch):

@@ -48,6 +48,14 @@ def test_the_first_rows_are_shown_with_both_answers(decode):
             assert answer.prompt == written(row[f"{side}_prompt_tokens"])
 
 
+def test_each_sides_tokens_are_read_by_its_own_tokenizer():
+    cell = toy_cell(num_layers=1, samples=2, decode=letters)
+    cell = dataclasses.replace(cell, rl_decode=lambda tokens: "-".join(map(str, tokens)))
+    (example,) = examples(cell, count=1)
+    for answer, written in zip(example.answers, (cell.decode, cell.rl_decode), strict=True):
+        assert answer.prompt == written(cell.rows[0][f"{answer.side}_prompt_tokens"])
+
+
 def test_a_long_text_is_cut_and_says_by_how_much():
     cell = toy_cell(num_layers=1, samples=2, question="q" * 1501)
     (example,) = examples(cell, count=1)

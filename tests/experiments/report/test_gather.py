@@ -133,6 +133,7 @@ def test_the_manifest_tells_where_everything_came_from(directory):
     assert study.versions["jax"] == manifest["packages"]["jax"]
     assert study.settings["seconds"] == "1.5"
     text = study.cells[0].decode([5, 6])
+    assert study.cells[0].rl_decode([5, 6]) == text
     assert isinstance(text, str)
     assert text
 
@@ -166,11 +167,27 @@ def test_cells_of_other_rules_have_names_of_their_own_and_no_published_values(tm
     assert not other.published
 
 
+def test_texts_of_an_adapter_are_read_with_the_tokenizer_of_the_base_that_it_was_given(tmp_path):
+    directory, adapter = save_study(tmp_path, BASE_nWR, RL_nWR), tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    manifest = json.loads((directory / "manifest.json").read_text())
+    expected = gather([directory]).cells[0].decode([5, 6])
+    manifest["checkpoints"]["rl"] = str(adapter)
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    assert gather([directory]).cells[0].rl_decode is None
+    manifest["adapter_bases"] = {"rl": manifest["checkpoints"]["base"]}
+    (directory / "manifest.json").write_text(json.dumps(manifest))
+    assert gather([directory]).cells[0].rl_decode([5, 6]) == expected
+
+
 def test_without_a_tokenizer_there_is_no_text(tmp_path):
     empty = tmp_path / "checkpoint"
     empty.mkdir()
     directory = save_study(tmp_path, BASE_nWR, RL_nWR, checkpoint=empty)
-    assert gather([directory]).cells[0].decode is None
+    (cell,) = gather([directory]).cells
+    assert cell.decode is None
+    assert cell.rl_decode is None
 
 
 @pytest.mark.parametrize("samples", [1, 9])

@@ -10,14 +10,18 @@ import weakref
 import hf_folder
 import jax
 import ml_dtypes
+import numpy as np
 import pytest
 import toys
+from safetensors.numpy import save_file
 
+from converters.adapter_base import given_base
 from converters.convert import to_orbax
 from converters.errors import CheckpointError
 from eap_jax.parameters import separate_layers
 from experiments.errors import InputError
 from experiments.study import opened as opened_module
+from experiments.study.forecast import shape_of
 from experiments.study.opened import open_study
 from experiments.study.pairs import pair_of
 from experiments.study.rule import Rule
@@ -79,6 +83,41 @@ def test_answers_have_the_studys_dtype_where_it_states_one(opened, tmp_path):
     assert said[-1] == "precision: answers in float32, scores float32"
     assert set(wider.answer_dtypes.values()) == {"float32"}
     assert dtypes(wider.load_to_answer("rl").params) == {"float32"}
+
+
+def test_other_vocabularies_are_opened_and_other_depths_are_refused(tmp_path):
+    for name, changes in (
+        ("one", {}), ("wide", {"vocab_size": 64}), ("deep", {"num_layers": 3}),
+    ):  # fmt: skip
+        toy = dataclasses.replace(TOY, config=dataclasses.replace(TOY.config, **changes))
+        hf_folder.write_toy(tmp_path / name, toy, toys.random_params(toy.config, len(name)))
+    found = open_study(study_of(tmp_path / "one", tmp_path / "wide"), lambda line: None)
+    assert [found.configs[side].vocab_size for side in ("base", "rl")] == [61, 64]
+    assert "num_layers: expected 2 as in" in refusal(tmp_path / "one", tmp_path / "deep")
+
+
+def test_an_adapters_base_is_that_of_the_study_in_runs_and_plans(tmp_path):
+    hf_folder.write_toy(tmp_path / "base", TOY, toys.random_params(TOY.config))
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    settings = {
+        "peft_type": "LORA", "r": 1, "lora_alpha": 1, "target_modules": ["up_proj"],
+        "base_model_name_or_path": None,
+    }  # fmt: skip
+    (adapter / "adapter_config.json").write_text(json.dumps(settings))
+    name = "base_model.model.model.layers.0.mlp.up_proj.lora_{}.weight"
+    a, b = np.ones((1, TOY.config.d_model), "f4"), np.ones((TOY.config.d_ff, 1), "f4")
+    save_file({name.format("A"): a, name.format("B"): b}, adapter / "adapter_model.safetensors")
+    study = study_of(tmp_path / "base", adapter)
+    with pytest.raises(CheckpointError, match="--base"):
+        open_study(study, lambda line: None)
+    study, said = dataclasses.replace(study, adapter_base=str(tmp_path / "base")), []
+    found = open_study(study, said.append)
+    up = {side: found.load(side).params["blocks"]["up"] for side in ("base", "rl")}
+    np.testing.assert_allclose(up["rl"][0] - up["base"][0], 1, atol=1e-6)
+    assert any("a LoRA adapter is merged into its base" in line for line in said)
+    assert given_base(found.checkpoints["rl"]) == tmp_path / "base"
+    assert shape_of(study, "rl").config == TOY.config
 
 
 def test_two_forms_of_one_model_are_refused_as_identical(tmp_path):
