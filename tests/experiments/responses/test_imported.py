@@ -172,9 +172,9 @@ def test_an_answer_is_named_where_its_file_or_its_question_has_a_number(tmp_path
 
 
 def test_where_file_and_grading_differ_both_are_counted_in_a_line(tmp_path, tokenizer):
-    """Two are right and called wrong, one is wrong and called right, two agree, one has no answer to
+    """Two are right and called wrong, one is wrong and called right, three agree, one has no answer to
     compare with and keeps its verdict."""
-    given = [(" 1", 0), (" 1", 0), (" 2", 1), (" 1", 1), (" 2", 0), (" 2", 1)]
+    given = [(" 1", 0), (" 1", 0), (" 2", 1), (" 1", 1), (" 1", 1), (" 2", 0), (" 2", 1)]
     rows = [
         {
             "idx": n,
@@ -189,9 +189,9 @@ def test_where_file_and_grading_differ_both_are_counted_in_a_line(tmp_path, toke
     del rows[-1]["gt"]
     path, said = write(tmp_path / "side.jsonl", rows), []
     found = imported(path, tokenizer, say=said.append)
-    assert [answer.score for answer in found] == [False, False, False, True, False, True]
+    assert [answer.score for answer in found] == [False, False, False, True, True, False, True]
     assert said == [
-        f"{path}: read as text answers: 6 answers",
+        f"{path}: read as text answers: 7 answers",
         f"{path}: 2 answers are right here but wrong for the file: not counted",
         f"{path}: 1 answers are right for the file but wrong here: not counted",
     ]
