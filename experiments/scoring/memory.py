@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from eap_jax.attribution import HEAD_LOGITS
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
 from eap_jax.config import ModelConfig
 from experiments.errors import InputError
