@@ -100,11 +100,13 @@ def cut_losses(
             filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
             writers_E = jnp.asarray([writer for writer, _ in filled])
             reads_E = jnp.asarray([reader % len(READS) for _, reader in filled])
-            if layer == config.num_layers:
-                last_EBTD = _cut_last(texts, writers_E, share)
-            else:
-                last_EBTD = resume(params, texts, writers_E, reads_E, layer, share, config=config)
-            cut_EBJ[part] = gathered(at_head(last_EBTD))[: len(part)]
+            # Not bound to a name, which would hold the streams while the next ones are made.
+            losses_EBJ = at_head(
+                _cut_last(texts, writers_E, share)
+                if layer == config.num_layers
+                else resume(params, texts, writers_E, reads_E, layer, share, config=config)
+            )
+            cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
     return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)

@@ -28,6 +28,7 @@ from eap_jax.graph import edge_mask
 from eap_jax.head import HEAD_LOGITS, target_losses
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind, Places
+from eap_jax.steps import buffered_writers
 from eap_jax.transformer import embed
 
 _EXACT = jax.lax.Precision.HIGHEST
@@ -47,10 +48,12 @@ class Reads:
 
     def of(self, writes_BWTD: jax.Array) -> list[jax.Array]:
         """[B, T, D] of each; a writer that has not written yet is zero."""
-        rows, writers, *places = writes_BWTD.shape
+        rows, buffered, *places = writes_BWTD.shape
+        more = buffered - self.kept_BWR.shape[1]
+        kept_BWR = jnp.pad(self.kept_BWR, ((0, 0), (0, more), (0, 0)))
         # T and D as one axis Y behind the writers, so that a CPU does not transpose all writes.
-        writes_BWY = writes_BWTD.reshape(rows, writers, -1)
-        read_BRY = jnp.einsum("BWR,BWY->BRY", self.kept_BWR, writes_BWY, precision=_EXACT)
+        writes_BWY = writes_BWTD.reshape(rows, buffered, -1)
+        read_BRY = jnp.einsum("BWR,BWY->BRY", kept_BWR, writes_BWY, precision=_EXACT)
         read_BRTD = read_BRY.reshape(rows, -1, *places)
         return [
             read_BRTD[:, reader] + self.instead_BDR[:, None, :, reader]
@@ -152,9 +155,11 @@ def circuit_reads(
 
 
 def first_writes(input_BTD: jax.Array, num_layers: int) -> jax.Array:
-    """[B, 1+2L, T, D]: the input's write, and room for the others."""
+    """[B, at least 1+2L, T, D]: the input's write, and room for the others; see
+    `steps.buffered_writers`."""
     rows, *shape = input_BTD.shape
-    return jnp.zeros((rows, 1 + 2 * num_layers, *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
+    writers = buffered_writers(num_layers, input_BTD.dtype.itemsize)
+    return jnp.zeros((rows, writers, *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
 
 
 def circuit_layer(
