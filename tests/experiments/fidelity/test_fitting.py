@@ -1,5 +1,7 @@
 """Cuts and circuits run in the largest batches that fit, and as many edges together as fit."""
 
+import dataclasses
+
 import pytest
 import toys
 
@@ -8,6 +10,7 @@ from eap_jax.sharding import make_mesh
 from experiments.fidelity import fitting
 from experiments.scoring import memory
 from experiments.study.fidelity_footprint import Run, circuit_needs, cut_needs
+from experiments.study.fidelity_plan import count_of_cuts, edges_together
 from experiments.study.footprint import Placed
 from experiments.study.plan import head_logits
 
@@ -46,22 +49,13 @@ def test_with_memory_enough_the_batches_are_attributions_and_hold_as_many_tokens
     assert shapes(fitting.circuit_batches(placed, texts, **COMMON).batches) == shapes(expected)
 
 
-def test_with_less_memory_fewer_edges_are_cut_together(model):
-    """A batch of long texts and a small one, whose copies have the tokens of a long one at most."""
-    seen = set()
-    for usable in range(2**27, 2**25, -(2**21)):
-        placed = model(usable)
-        found = fitting.cut_batches(placed, [*LONG, *SHORT], cuts=(), **COMMON)
-        small = found.batches[-1]
-        if shapes(found.batches) != [(16, 256), (4, 33)]:
-            break
-        edges = found.rows(small) // 4
-        room = 0.95 * usable
-        assert edges == 1 or cut_needs(placed, run_of(4, 33, usable, edges)).total <= room
-        assert edges == 31 or cut_needs(placed, run_of(4, 33, usable, edges + 1)).total > room
-        seen.add(edges)
-    assert max(seen) == 31
-    assert len(seen) >= 3
+@pytest.mark.parametrize("edges", [31, 30, 7, 2, 1])
+def test_with_less_memory_fewer_edges_are_cut_together(model, edges):
+    placed, run = model(2**40), run_of(4, 33, 2**40)
+    needed = cut_needs(placed, dataclasses.replace(run, edges=edges)).total
+    count = count_of_cuts(placed, None)
+    assert edges_together(count, run, int(needed / 0.95) + 2, most_tokens=4096) == edges
+    assert edges_together(count, run, int(needed / 0.95) - 2, 4096) == max(1, edges - 1)
 
 
 @pytest.mark.parametrize("kind", ["cuts", "circuits"])
