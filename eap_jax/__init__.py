@@ -25,6 +25,7 @@ What to import, one module a line; importing the package itself loads none of th
 
 Inside these: attention (attend), layers (rms_norm, linear), places (Places, Kind: where tokens sit,
 and how layers differ), block (Block, Layer: one layer in four stages), backward (block_gradients),
+head (target_losses: the output head, some targets at a time),
 steps (forward_step, backward_step: the attribution pass cut at its layers), writes (contract: the
 buffer of all writes), decoding (prefill, decode: the compiled programs of generation), slots (Slots:
 a batch at work), checks (check_array: assertions on arguments).

@@ -21,10 +21,11 @@ import numpy as np
 from eap_jax.block import READS, Block
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
+from eap_jax.head import HEAD_LOGITS, target_losses
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind, Places
 from eap_jax.sharding import gathered
-from eap_jax.transformer import embed, unembed
+from eap_jax.transformer import embed
 
 Edge = tuple[int, int]
 
@@ -59,6 +60,7 @@ def cut_losses(
     objective: Objective = self_entropy,
     share: float = 1.0,
     rows: int = 64,
+    most_logits: int = HEAD_LOGITS[False],
     progress: Callable[[int], object] | None = None,
 ) -> CutLosses:
     """The loss at every target of a batch, for the whole model and with each of some edges cut.
@@ -71,6 +73,7 @@ def cut_losses(
       objective: the loss at one position.
       share: of the write that is taken out of the read; 1 cuts the edge.
       rows: texts that go through the model at once; at least one edge's texts do.
+      most_logits: that the output head holds at once, about.
       progress: called with the number of edges done since its last call.
 
     Returns:
@@ -80,10 +83,11 @@ def cut_losses(
       ValueError: an edge does not exist in this model.
     """
     check_edges(edges, config)
-    texts = _run(params, batch, config)
-    whole_BJ = losses_at_head(
-        params, batch, texts.last_BTD[None], config=config, objective=objective
-    )[0]
+    texts = run_whole(params, batch, config)
+    at_head = functools.partial(
+        losses_at_head, params, batch, config=config, objective=objective, most_logits=most_logits
+    )
+    whole_BJ = at_head(texts.last_BTD[None])[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
     by_layer = _by_layer(edges, config.num_layers)
     together = _together(
@@ -96,12 +100,11 @@ def cut_losses(
             filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
             writers_E = jnp.asarray([writer for writer, _ in filled])
             reads_E = jnp.asarray([reader % len(READS) for _, reader in filled])
-            if layer == config.num_layers:
-                last_EBTD = _cut_last(texts, writers_E, share)
-            else:
-                last_EBTD = _resume(params, texts, writers_E, reads_E, layer, share, config=config)
-            losses_EBJ = losses_at_head(
-                params, batch, last_EBTD, config=config, objective=objective
+            # Not bound to a name, which would hold the streams while the next ones are made.
+            losses_EBJ = at_head(
+                _cut_last(texts, writers_E, share)
+                if layer == config.num_layers
+                else resume(params, texts, writers_E, reads_E, layer, share, config=config)
             )
             cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
@@ -137,8 +140,8 @@ def check_edges(edges: Sequence[Edge], config: ModelConfig) -> None:
 
 
 @flax.struct.dataclass
-class _Texts:
-    """A batch that ran through the model.
+class WholeRun:
+    """A batch that ran through the whole model.
 
     Attributes:
       streams_LBTD: what each layer read.
@@ -160,28 +163,39 @@ def _by_layer(edges: Sequence[Edge], num_layers: int) -> list[tuple[int, list[in
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
-def _run(params: dict, batch: Batch, config: ModelConfig) -> _Texts:
+def run_whole(params: dict, batch: Batch, config: ModelConfig) -> WholeRun:
+    """All that cuts resume from.
+
+    The writes go into one buffer as they come: gathered by the scan, they would be copied once to
+    stand behind the input's.
+    """
     length = batch.tokens_BT.shape[1]
     places = Places.of_texts(config.for_length(length), length)
     input_BTD = embed(config, params, batch.tokens_BT)
 
-    def layer(stream_BTD, layer):
-        block_params, kind = layer
+    def layer(state, layer):
+        stream_BTD, writes_WBTD = state
+        block_params, kind, number = layer
         after_BTD, (writes_2BTD, _) = Block(config).apply(
             {"params": block_params}, stream_BTD, places, kind
         )
-        return after_BTD, (stream_BTD, writes_2BTD)
+        writes_WBTD = jax.lax.dynamic_update_slice_in_dim(
+            writes_WBTD, writes_2BTD, 1 + 2 * number, axis=0
+        )
+        return (after_BTD, writes_WBTD), stream_BTD
 
-    last_BTD, (streams_LBTD, writes_L2BTD) = jax.lax.scan(
-        layer, input_BTD, (params["blocks"], Kind.stacked(config))
+    shape = (1 + 2 * config.num_layers, *input_BTD.shape)
+    writes_WBTD = jnp.zeros(shape, input_BTD.dtype).at[0].set(input_BTD)
+    numbers_L = jnp.arange(config.num_layers)
+    (last_BTD, writes_WBTD), streams_LBTD = jax.lax.scan(
+        layer, (input_BTD, writes_WBTD), (params["blocks"], Kind.stacked(config), numbers_L)
     )
-    writes_WBTD = jnp.concatenate([input_BTD[None], writes_L2BTD.reshape(-1, *input_BTD.shape)])
-    return _Texts(streams_LBTD, last_BTD, writes_WBTD)
+    return WholeRun(streams_LBTD, last_BTD, writes_WBTD)
 
 
 @functools.partial(jax.jit, static_argnames=("config",))
-def _resume(
-    params: dict, texts: _Texts, writers_E, reads_E, first, share, *, config: ModelConfig
+def resume(
+    params: dict, texts: WholeRun, writers_E, reads_E, first, share, *, config: ModelConfig
 ) -> jax.Array:
     """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`."""
     stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
@@ -208,22 +222,30 @@ def _resume(
 
 
 @jax.jit
-def _cut_last(texts: _Texts, writers_E, share) -> jax.Array:
+def _cut_last(texts: WholeRun, writers_E, share) -> jax.Array:
     """What the final norm reads without each of E writes, [E, B, T, D]."""
     return texts.last_BTD - (share * texts.writes_WBTD[writers_E]).astype(texts.last_BTD.dtype)
 
 
-@functools.partial(jax.jit, static_argnames=("config", "objective"))
+@functools.partial(jax.jit, static_argnames=("config", "objective", "most_logits"))
 def losses_at_head(
-    params: dict, batch: Batch, last_EBTD, *, config: ModelConfig, objective: Objective
+    params: dict,
+    batch: Batch,
+    last_EBTD,
+    *,
+    config: ModelConfig,
+    objective: Objective,
+    most_logits: int = HEAD_LOGITS[False],
 ) -> jax.Array:
     """Losses [E, B, J] at the targets of a batch, of last streams [E, B, T, D].
 
-    One cut at a time: logits are the largest arrays here.
+    One cut at a time, and of that a chunk of the targets: logits are the largest arrays here.
     """
 
     def losses(last_BTD):
         read_BJD = jnp.take_along_axis(last_BTD, batch.positions_BJ[:, :, None], axis=1)
-        return objective(unembed(config, params, read_BJD), batch.targets_BJ)
+        return target_losses(
+            config, objective, params, read_BJD, batch.targets_BJ, most_logits=most_logits
+        )
 
     return jax.lax.map(losses, last_EBTD)

@@ -25,6 +25,7 @@ from eap_jax.branch import branch_head, branch_step
 from eap_jax.checks import check_array, check_losses, check_parameters, config_of_losses
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity, single_writer_edges
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind
 from eap_jax.sharding import Layout
@@ -39,10 +40,6 @@ from eap_jax.steps import (
     head_step,
     start,
 )
-
-# Logits held at once by the output head unless the caller knows the device's memory: without and
-# with remat, 64 and 16 MiB of float32.
-HEAD_LOGITS = {False: 2**24, True: 2**22}
 
 Estimator = Literal["eap", "branch"]
 ESTIMATORS: tuple[str, ...] = ("eap", "branch")

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from eap_jax.block import Activations, Block, Layer
 from eap_jax.config import ModelConfig
+from eap_jax.head import map_targets
 from eap_jax.objective import Batch, Objective
 from eap_jax.places import Places
 from eap_jax.transformer import unembed
@@ -106,33 +107,6 @@ def head_gradients(
 
     most = most_logits // (len(stream_BJD) * config.vocab_size)
     return map_targets(chunk_gradient, (stream_BJD, batch.targets_BJ), most)
-
-
-def map_targets(function: Callable, arrays: tuple[jax.Array, ...], most: int):
-    """A function of targets, a chunk of them at a time.
-
-    Args:
-      function: takes the arrays and gives arrays, all [B, chunk, ...].
-      arrays: [B, J, ...] each.
-      most: targets of each row in a chunk; at least one is.
-
-    Returns:
-      what the function gives for all targets, [B, J, ...].
-    """
-    num_rows, num_targets = arrays[0].shape[:2]
-    num_chunks = -(-num_targets // max(1, most))
-    chunk = -(-num_targets // num_chunks)  # of equal size, so that less is padded
-
-    def in_chunks(x_BJ):
-        padding = [(0, 0), (0, num_chunks * chunk - num_targets)] + [(0, 0)] * (x_BJ.ndim - 2)
-        padded = jnp.pad(x_BJ, padding)
-        return jnp.moveaxis(padded.reshape(num_rows, num_chunks, chunk, *x_BJ.shape[2:]), 1, 0)
-
-    def joined(x_CBJ):
-        x_BCJ = jnp.moveaxis(x_CBJ, 0, 1)
-        return x_BCJ.reshape(num_rows, -1, *x_CBJ.shape[3:])[:, :num_targets]
-
-    return jax.tree.map(joined, jax.lax.map(function, jax.tree.map(in_chunks, arrays)))
 
 
 def at_positions(grads_BJD: jax.Array, positions_BJ: jax.Array, length: int, dtype) -> jax.Array:

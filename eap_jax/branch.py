@@ -23,9 +23,9 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from eap_jax.backward import map_targets
 from eap_jax.block import Block, Layer
 from eap_jax.config import ModelConfig
+from eap_jax.head import target_losses
 from eap_jax.places import Places
 from eap_jax.sharding import Layout
 from eap_jax.steps import (
@@ -37,7 +37,6 @@ from eap_jax.steps import (
     head_step,
     layer_gradients,
 )
-from eap_jax.transformer import unembed
 from eap_jax.writes import stream_before, whole
 
 
@@ -126,16 +125,14 @@ def branch_step(
 def branch_head(program: HeadProgram, ends: dict, state: State, work: Work) -> Head:
     """What `steps.head_step` gives, with the exact effects of the edges into `logits`."""
     head = head_step(program, ends, state, work)
-    batch, vocabulary = work.batch, program.config.vocab_size
+    batch = work.batch
     places_BJ1 = batch.positions_BJ[:, :, None]
-    most = program.most_logits // (len(batch.tokens_BT) * vocabulary)
 
     def losses(read_BJD):
-        def some(xs):
-            read_BJD, targets_BJ = xs
-            return program.objective(unembed(program.config, ends, read_BJD), targets_BJ)
-
-        return map_targets(some, (read_BJD, batch.targets_BJ), most)
+        return target_losses(
+            program.config, program.objective, ends, read_BJD, batch.targets_BJ,
+            most_logits=program.most_logits,
+        )  # fmt: skip
 
     last_BJD = jnp.take_along_axis(state.stream_BTD, places_BJ1, axis=1)
 

@@ -25,9 +25,11 @@ import jax.numpy as jnp
 from eap_jax.block import READS, Block, Layer
 from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
+from eap_jax.head import HEAD_LOGITS, target_losses
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.places import Kind, Places
-from eap_jax.transformer import embed, unembed
+from eap_jax.steps import buffered_writers
+from eap_jax.transformer import embed
 
 _EXACT = jax.lax.Precision.HIGHEST
 
@@ -44,14 +46,22 @@ class Reads:
     kept_BWR: jax.Array
     instead_BDR: jax.Array
 
-    def of(self, writes_BWTD: jax.Array, reader: int) -> jax.Array:
-        """[B, T, D] of one of them; a writer that has not written yet is zero."""
-        kept_BW, instead_BD = self.kept_BWR[..., reader], self.instead_BDR[..., reader]
-        kept_BTD = jnp.einsum("BWTD,BW->BTD", writes_BWTD, kept_BW, precision=_EXACT)
-        return kept_BTD + instead_BD[:, None]
+    def of(self, writes_BWTD: jax.Array) -> list[jax.Array]:
+        """[B, T, D] of each; a writer that has not written yet is zero."""
+        rows, buffered, *places = writes_BWTD.shape
+        more = buffered - self.kept_BWR.shape[1]
+        kept_BWR = jnp.pad(self.kept_BWR, ((0, 0), (0, more), (0, 0)))
+        # T and D as one axis Y behind the writers, so that a CPU does not transpose all writes.
+        writes_BWY = writes_BWTD.reshape(rows, buffered, -1)
+        read_BRY = jnp.einsum("BWR,BWY->BRY", kept_BWR, writes_BWY, precision=_EXACT)
+        read_BRTD = read_BRY.reshape(rows, -1, *places)
+        return [
+            read_BRTD[:, reader] + self.instead_BDR[:, None, :, reader]
+            for reader in range(self.kept_BWR.shape[-1])
+        ]
 
 
-@functools.partial(jax.jit, static_argnames=("config", "objective"))
+@functools.partial(jax.jit, static_argnames=("config", "objective", "most_logits"))
 def circuit_losses(
     params: dict,
     batch: Batch,
@@ -60,6 +70,7 @@ def circuit_losses(
     *,
     config: ModelConfig,
     objective: Objective = self_entropy,
+    most_logits: int = HEAD_LOGITS[False],
 ) -> jax.Array:
     """The loss at every target when only some edges are left.
 
@@ -72,6 +83,7 @@ def circuit_losses(
         of `mean_writes`; None: zero.
       config: the model.
       objective: the loss at one position.
+      most_logits: that the output head holds at once, about.
 
     Returns:
       [B, J] float32.
@@ -93,7 +105,10 @@ def circuit_losses(
         first_writes(input_BTD, config.num_layers),
         (params["blocks"], Kind.stacked(config), numbers_L, reads_L),
     )
-    return circuit_head(params, batch, writes_BWTD, last, config=config, objective=objective)
+    return circuit_head(
+        params, batch, writes_BWTD, last,
+        config=config, objective=objective, most_logits=most_logits,
+    )  # fmt: skip
 
 
 def circuit_reads(
@@ -140,31 +155,36 @@ def circuit_reads(
 
 
 def first_writes(input_BTD: jax.Array, num_layers: int) -> jax.Array:
-    """[B, 1+2L, T, D]: the input's write, and room for the others."""
+    """[B, at least 1+2L, T, D]: the input's write, and room for the others; see
+    `steps.buffered_writers`."""
     rows, *shape = input_BTD.shape
-    return jnp.zeros((rows, 1 + 2 * num_layers, *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
+    writers = buffered_writers(num_layers, input_BTD.dtype.itemsize)
+    return jnp.zeros((rows, writers, *shape), input_BTD.dtype).at[:, 0].set(input_BTD)
 
 
 def circuit_layer(
     config: ModelConfig, layer: Layer, writes_BWTD: jax.Array, reads: Reads
 ) -> jax.Array:
-    """The writes with those of one layer, whose four readers read as `reads` says."""
+    """The writes with those of one layer, whose four readers read as `reads` says.
+
+    All four read the buffer before the layer's writes are in it, and the MLP the attention's write
+    beside it: the buffer is read once and changed in place. Read between two changes, it was copied.
+    """
     length = writes_BWTD.shape[2]
     places = Places.of_texts(config.for_length(length), length)
 
     def stage(method, *args):
         return Block(config).apply({"params": layer.params}, *args, method=method)
 
-    def put(writes_BWTD, write_BTD, place):
-        return jax.lax.dynamic_update_slice_in_dim(writes_BWTD, write_BTD[:, None], place, axis=1)
-
-    of_attention = [reads.of(writes_BWTD, number) for number in range(len(READS) - 1)]
+    *of_attention, of_mlp_BTD = reads.of(writes_BWTD)
     heads = stage(Block.attention_in, *of_attention, places, layer.kind)
     attention_BTD = stage(Block.attention_out, *heads, places, layer.kind)
-    writes_BWTD = put(writes_BWTD, attention_BTD, 1 + 2 * layer.number)
-    of_mlp_BTD = reads.of(writes_BWTD, len(READS) - 1)
+    first = 1 + 2 * layer.number
+    kept_BR = jax.lax.dynamic_index_in_dim(reads.kept_BWR, first, 1, keepdims=False)
+    of_mlp_BTD += kept_BR[:, None, None, -1] * attention_BTD
     mlp_BTD = stage(Block.mlp_out, *stage(Block.mlp_in, of_mlp_BTD))
-    return put(writes_BWTD, mlp_BTD, 2 + 2 * layer.number)
+    writes_B2TD = jnp.stack([attention_BTD, mlp_BTD], axis=1)
+    return jax.lax.dynamic_update_slice_in_dim(writes_BWTD, writes_B2TD, first, axis=1)
 
 
 def circuit_head(
@@ -175,11 +195,14 @@ def circuit_head(
     *,
     config: ModelConfig,
     objective: Objective,
+    most_logits: int = HEAD_LOGITS[False],
 ) -> jax.Array:
     """The loss at every target [B, J] float32, from all writes and what `logits` reads of them."""
-    read_BTD = last.of(writes_BWTD, 0)
+    (read_BTD,) = last.of(writes_BWTD)
     read_BJD = jnp.take_along_axis(read_BTD, batch.positions_BJ[:, :, None], axis=1)
-    return objective(unembed(config, params, read_BJD), batch.targets_BJ)
+    return target_losses(
+        config, objective, params, read_BJD, batch.targets_BJ, most_logits=most_logits
+    )
 
 
 @functools.partial(jax.jit, static_argnames=("config",))

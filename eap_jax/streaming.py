@@ -13,11 +13,12 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 
-from eap_jax.attribution import HEAD_LOGITS, Estimator, method
+from eap_jax.attribution import Estimator, method
 from eap_jax.block import Layer
 from eap_jax.checks import check_losses, check_named, config_of_losses
 from eap_jax.config import ModelConfig
 from eap_jax.graph import Granularity
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.objective import Objective, self_entropy
 from eap_jax.parameters import block_axes, end_axes, head_name
 from eap_jax.places import Kind

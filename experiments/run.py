@@ -24,8 +24,8 @@ from experiments.errors import InputError
 from experiments.grid import run_grid
 from experiments.responses.questions import DATASETS
 from experiments.study.cards import card_of
-from experiments.study.forecast import print_forecast
 from experiments.study.pairs import CHAT, DEFAULT_PAIR, OWN_PROMPT, PAIRS, Pair, find_pair, pair_of
+from experiments.study.printed_plan import print_forecast
 
 
 def main(_) -> int:

@@ -29,8 +29,8 @@ from experiments.fidelity.choice import (
     kept_choice,
     whole_choice,
 )
+from experiments.fidelity.fitting import cut_batches
 from experiments.scoring.cells import Cell, counted_texts
-from experiments.scoring.memory import fitting_batches, streamed_batches
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import Side
@@ -126,12 +126,15 @@ def _cut_batches(
 ) -> Iterator[tuple[PaddedBatch, CutLosses]]:
     """Losses of every batch, in memory or streamed as the study says."""
     study, config = opened.study, opened.configs[side]
+    fitting = cut_batches(
+        opened.placed(side, weight_dtype(study.numerics)),
+        texts,
+        batch_tokens=study.batch_tokens,
+        cuts=cuts,
+        kept_bytes=study.stream_bytes,
+    )
     if study.stream_bytes is None:
         params = opened.load(side).params
-        placed = opened.placed(side, weight_dtype(study.numerics))
-        fitting = fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=cuts)
-        # As many tokens at once as the attribution pass has, which keeps more of each.
-        tokens = max(padded.batch.tokens_BT.size for padded in fitting.batches)
         for padded in fitting.batches:
             yield (
                 padded,
@@ -140,18 +143,12 @@ def _cut_batches(
                     place_batch(padded.batch, opened.mesh),
                     choice.edges,
                     config=config,
-                    rows=tokens // padded.batch.tokens_BT.shape[1],
+                    rows=fitting.rows(padded),
+                    most_logits=fitting.most_logits,
                     progress=_by_texts(progress, padded),
                 ),
             )
         return
-    fitting = streamed_batches(
-        opened.placed(side, weight_dtype(study.numerics)),
-        texts,
-        batch_tokens=study.batch_tokens,
-        cuts=cuts,
-        kept_bytes=study.stream_bytes,
-    )
     with StoredWeights(opened.checkpoints[side], dtype=weight_dtype(study.numerics)) as weights:
         for padded in fitting.batches:
             yield (
@@ -161,7 +158,7 @@ def _cut_batches(
                     padded.batch,
                     choice.edges,
                     config=config,
-                    rows=fitting.most_tokens // padded.batch.tokens_BT.shape[1],
+                    rows=fitting.rows(padded),
                     most_kept=study.stream_bytes,
                     progress=_by_texts(progress, padded),
                 ),

@@ -15,17 +15,17 @@ import numpy as np
 from tqdm import tqdm
 
 from converters.stored import StoredWeights
-from eap_jax.batching import PaddedBatch, Text, in_order, pad_into_batches, put_rows
+from eap_jax.batching import PaddedBatch, Text, in_order, put_rows
 from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.config import ModelConfig
 from eap_jax.sharding import gathered, place_batch
 from eap_jax.streamed_circuit import circuit_losses_streamed, mean_writes_streamed
 from experiments import store
 from experiments.fidelity.choice import ALWAYS, operations
+from experiments.fidelity.fitting import FittingRuns, circuit_batches
 from experiments.fidelity.rankings import circuits_of
 from experiments.fidelity.recovery import summary
 from experiments.scoring.cells import Cell, counted_texts, results_path
-from experiments.scoring.memory import fitting_batches
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import SIDES, Side
@@ -103,7 +103,7 @@ def chosen_rows(samples: int, most: int, seed: int) -> list[int]:
 
 def _mean_writes(opened: OpenStudy, side: Side, texts: list[Text]) -> np.ndarray:
     """[W, D] float32: what each writer writes on average over all the cell's samples."""
-    batches, config = _batches(opened, side, texts), opened.configs[side]
+    batches, config = _fitting(opened, side, texts).batches, opened.configs[side]
     if opened.study.stream_bytes is not None:
         with _stored(opened, side) as weights:
             means = mean_writes_streamed(
@@ -126,17 +126,19 @@ def _losses(
     means_WD: np.ndarray,
 ) -> dict[str, dict[bytes, np.ndarray]]:
     """By ablation and circuit the loss of every text [m], nats a token."""
-    batches = _batches(opened, side, texts)
+    fitting = _fitting(opened, side, texts)
     found = {
         name: {kept_WR.tobytes(): np.empty(len(texts), np.float32) for kept_WR in circuits}
         for name in ABLATIONS
     }
     # Both ablations are one compiled program.
     instead = dict(zip(ABLATIONS, (np.zeros_like(means_WD), means_WD), strict=True))
-    passes = len(batches) * len(ABLATIONS) * len(circuits)
+    passes = len(fitting.batches) * len(ABLATIONS) * len(circuits)
     with tqdm(total=passes, desc=f"{side}: circuits", unit="circuit") as progress:
-        for padded, name in itertools.product(batches, ABLATIONS):
-            losses = _batch_losses(opened, side, padded, circuits, instead[name])
+        for padded, name in itertools.product(fitting.batches, ABLATIONS):
+            losses = _batch_losses(
+                opened, side, padded, circuits, instead[name], most_logits=fitting.most_logits
+            )
             for kept_WR, losses_BJ in zip(circuits, losses, strict=True):
                 losses_B = (losses_BJ * padded.batch.weights_BJ).sum(axis=1)
                 put_rows(found[name][kept_WR.tobytes()], padded, losses_B)
@@ -150,6 +152,8 @@ def _batch_losses(
     padded: PaddedBatch,
     circuits: list[np.ndarray],
     instead_WD: np.ndarray,
+    *,
+    most_logits: int,
 ) -> Iterator[np.ndarray]:
     """Losses [B, J] of each circuit, in memory or streamed as the study says."""
     config = opened.configs[side]
@@ -163,16 +167,18 @@ def _batch_losses(
     params, batch = opened.load(side).params, place_batch(padded.batch, opened.mesh)
     for kept_WR in circuits:
         kept_BWR = np.broadcast_to(kept_WR, (len(padded.batch.tokens_BT), *kept_WR.shape))
-        yield gathered(circuit_losses(params, batch, kept_BWR, instead_WD, config=config))
+        losses_BJ = circuit_losses(
+            params, batch, kept_BWR, instead_WD, config=config, most_logits=most_logits
+        )
+        yield gathered(losses_BJ)
 
 
-def _batches(opened: OpenStudy, side: Side, texts: list[Text]) -> list[PaddedBatch]:
+def _fitting(opened: OpenStudy, side: Side, texts: list[Text]) -> FittingRuns:
     study = opened.study
-    if study.stream_bytes is not None:
-        longest = opened.configs[side].longest_text
-        return pad_into_batches(texts, batch_tokens=study.batch_tokens, longest=longest)
     placed = opened.placed(side, weight_dtype(study.numerics))
-    return fitting_batches(placed, texts, batch_tokens=study.batch_tokens, cuts=()).batches
+    return circuit_batches(
+        placed, texts, batch_tokens=study.batch_tokens, kept_bytes=study.stream_bytes
+    )
 
 
 def _stored(opened: OpenStudy, side: Side) -> StoredWeights:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Iterable
 
 import jax
 
-from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.batching import PaddedBatch, Text, pad_into_batches
 from eap_jax.config import ModelConfig
+from eap_jax.head import HEAD_LOGITS
 from experiments.errors import InputError
 from experiments.study.cards import usable_on
 from experiments.study.footprint import Needs, Placed, Scored, attribution_needs, streamed_needs
@@ -76,7 +76,7 @@ def fitting_batches(
     logits = head_logits(usable, model.mesh.size)
 
     def fitting(remat: bool, tokens: int) -> Fitting:
-        batches = _padded(model, texts, tokens, cuts)
+        batches = padded_batches(model, texts, tokens, cuts)
         return Fitting(
             batches=batches, remat=remat, most_logits=logits, most_tokens=tokens, branch=branch
         )
@@ -104,7 +104,7 @@ def streamed_batches(
 
     def fitting(tokens: int) -> Fitting:
         return Fitting(
-            batches=_padded(model, texts, tokens, cuts),
+            batches=padded_batches(model, texts, tokens, cuts),
             remat=True,
             most_logits=HEAD_LOGITS[False],
             most_tokens=tokens,
@@ -120,9 +120,10 @@ def streamed_batches(
     return _first(order, usable_on(model.mesh), needs)
 
 
-def _padded(
+def padded_batches(
     model: Placed, texts: list[Text], tokens: int, cuts: tuple[int, ...]
 ) -> list[PaddedBatch]:
+    """Batches of at most so many tokens for the devices of a model's mesh."""
     mesh = model.mesh
     return pad_into_batches(
         texts,

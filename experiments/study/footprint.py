@@ -7,6 +7,7 @@ worst moment. `experiments.bench --compile_for` holds both against the compiler'
 
 import dataclasses
 import math
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,10 @@ from eap_jax.sharding import parameter_shardings
 from eap_jax.steps import buffered_writers
 
 # What a GPU's matrix products work in.
-_WORKSPACE = 2**25
+WORKSPACE = 2**25
+# Streams that the way back through a layer holds in addition where writes are normalised: what each
+# norm reads and makes, and its gradient. As the compiler's own figures show.
+_WRITE_NORMS = {"pre": 0, "post": 3, "both": 6}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -74,6 +78,14 @@ class Needs:
     def total(self) -> int:
         """All of it."""
         return sum(dataclasses.astuple(self))
+
+
+class HasTargets(Protocol):
+    """A batch whose targets go through the output head, a chunk of them at a time; see `Scored`."""
+
+    rows: int
+    targets: int
+    most_logits: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -134,14 +146,14 @@ def cache_bytes(model: Placed, rows: int, slots: int) -> int:
 def prefill_needs(model: Placed, *, rows: int, width: int) -> Needs:
     """Prompts of `width` tokens read at once; the cache is that of these prompts alone."""
     own, cache = model.own_rows(rows), cache_bytes(model, rows, width)
-    work = _WORKSPACE + _layer_bytes(model, own, width, width) + _logit_bytes(model, own)
+    work = WORKSPACE + _layer_bytes(model, own, width, width) + _logit_bytes(model, own)
     return Needs(weights=weight_bytes(model), cache=cache, work=work)
 
 
 def decode_needs(model: Placed, *, rows: int, slots: int) -> Needs:
     """One token a row, over a cache of `slots` that is changed in place."""
     own, cache = model.own_rows(rows), cache_bytes(model, rows, slots)
-    work = _WORKSPACE + _layer_bytes(model, own, 1, slots) + _logit_bytes(model, own)
+    work = WORKSPACE + _layer_bytes(model, own, 1, slots) + _logit_bytes(model, own)
     return Needs(weights=weight_bytes(model), cache=cache, work=work)
 
 
@@ -164,20 +176,21 @@ def attribution_needs(model: Placed, batch: Scored) -> Needs:
     at_targets = own * batch.targets * config.d_model * (itemsize + 4)
     streams = (1 + batch.losses) * tokens * config.d_model * itemsize
     reads = 4 * batch.losses * tokens * config.d_model * itemsize
-    layer = (4 + 4) * _seen_pairs(model, own, batch.length, batch.length)
-    layer += _heads_bytes(model, tokens) if batch.remat else 0
+    layer = (4 + 4) * seen_pairs(model, own, batch.length, batch.length)
+    layer += heads_bytes(model, tokens) if batch.remat else 0
+    layer += _WRITE_NORMS[config.norm_position] * tokens * config.d_model * itemsize
     if batch.branches:
         rows = own * batch.branches
         # Writes, reads and the changed branches' outcomes beside the layer's own arrays.
         layer += _layer_bytes(model, rows, batch.length, batch.length)
         layer += 4 * rows * batch.length * config.d_model * itemsize
-        layer += 2 * _heads_bytes(model, rows * batch.length)
-    in_head = _head_bytes(model, own, batch)
+        layer += 2 * heads_bytes(model, rows * batch.length)
+    in_head = head_bytes(model, own, batch)
     return Needs(
         weights=weight_bytes(model),
         writes=write_bytes(config, tokens, itemsize) // shards,
         activations=kept,
-        work=_WORKSPACE + 3 * scores + at_targets + streams + max(reads + layer, in_head),
+        work=WORKSPACE + 3 * scores + at_targets + streams + max(reads + layer, in_head),
     )
 
 
@@ -216,18 +229,18 @@ def _layer_bytes(model: Placed, rows: int, queries: int, keys: int) -> int:
     """Arrays alive together while one layer runs forward: the MLP's, or the attention's logits."""
     config, itemsize = model.config, model.itemsize
     hidden = 3 * config.d_ff // model.ways(config.d_ff) + 2 * config.d_model
-    attention = _seen_pairs(model, rows, queries, keys) * (4 + 4 + itemsize)
-    return max(rows * queries * hidden * itemsize, attention + _heads_bytes(model, rows * queries))
+    attention = seen_pairs(model, rows, queries, keys) * (4 + 4 + itemsize)
+    return max(rows * queries * hidden * itemsize, attention + heads_bytes(model, rows * queries))
 
 
-def _seen_pairs(model: Placed, rows: int, queries: int, keys: int) -> int:
+def seen_pairs(model: Placed, rows: int, queries: int, keys: int) -> int:
     """Logits of attention at once: of one group of queries."""
     config = model.config
     heads = config.num_heads // model.ways(config.num_heads)
     return rows * heads * query_group(queries) * keys
 
 
-def _heads_bytes(model: Placed, tokens: int) -> int:
+def heads_bytes(model: Placed, tokens: int) -> int:
     """Queries and their like: three arrays of all query heads."""
     config = model.config
     heads = config.num_heads // model.ways(config.num_heads)
@@ -240,7 +253,7 @@ def _logit_bytes(model: Placed, rows: int) -> int:
     return rows * config.vocab_size // model.ways(config.vocab_size) * (model.itemsize + 4)
 
 
-def _head_bytes(model: Placed, rows: int, batch: Scored) -> int:
+def head_bytes(model: Placed, rows: int, batch: HasTargets) -> int:
     """Logits of a chunk of places, their softmax and their gradient."""
     vocabulary = model.config.vocab_size
     chunk = max(1, min(batch.targets, batch.most_logits // (batch.rows * vocabulary)))

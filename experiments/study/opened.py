@@ -36,11 +36,12 @@ from experiments.out_of_memory import end_of, is_out_of_memory
 from experiments.study.cards import usable_on
 from experiments.study.distributed import check_same
 from experiments.study.footprint import Placed
-from experiments.study.forecast import Shape, lacking
+from experiments.study.forecast import Shape
 from experiments.study.hub import local_checkpoint
 from experiments.study.numerics import use_numerics, weight_dtype
 from experiments.study.pairs import SIDES, Side
 from experiments.study.settings import Study
+from experiments.study.shortages import lacking
 
 Say = Callable[[str], None]
 

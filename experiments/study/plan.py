@@ -8,9 +8,9 @@ what is free just now, so a run that goes on after a kill chooses as before and 
 
 import dataclasses
 
-from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.decoding import ladder
 from eap_jax.generation import refill_rows
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.slots import cache_slots
 from experiments.study.footprint import (
     Needs,

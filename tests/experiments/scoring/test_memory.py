@@ -3,8 +3,8 @@
 import pytest
 import toys
 
-from eap_jax.attribution import HEAD_LOGITS
 from eap_jax.batching import Text
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.sharding import make_mesh
 from experiments.scoring import memory
 from experiments.study.footprint import Placed, Scored, attribution_needs, streamed_needs

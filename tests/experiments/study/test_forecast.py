@@ -11,10 +11,12 @@ from eap_jax.decoding import ladder
 from experiments import study_flags
 from experiments.bench.gpu_compile import study_of
 from experiments.study.cards import card_of
-from experiments.study.forecast import Shape, forecast, rungs, shortages
+from experiments.study.forecast import Shape, forecast
 from experiments.study.pairs import PAIRS, SHAPES
 from experiments.study.plan import streamed_bytes
+from experiments.study.printed_plan import rungs
 from experiments.study.public_chains import PUBLIC_CHAINS
+from experiments.study.shortages import shortages
 
 README = Path(__file__).parents[3] / "README.md"
 FLAGS = ("--plan", "--pair=deepseek_math", "--device=h100")
@@ -33,6 +35,8 @@ def test_the_main_job_fits_two_cards_and_nothing_is_downloaded(processes, tmp_pa
         "answers in bfloat16, scores in float32",
         "write answers",
         "score the longest",
+        "cut edges of texts",
+        "circuits of the longest",
         "programs to compile: ",
     ):
         assert fact in said
@@ -108,12 +112,12 @@ def test_streaming_is_advised_as_it_would_run():
     study = dataclasses.replace(study_of("deepseek_math", "", "float32"), batch_tokens=1024)
     shape = Shape(config=SHAPES["deepseek_math"], dtype="bfloat16", origin="")
     usable = int(3.9e9)
-    _, scores = shortages(study, shape, forecast(study, shape, usable), usable)
+    _, scores, _ = shortages(study, shape, forecast(study, shape, usable), usable)
     streaming = dataclasses.replace(study, stream_bytes=streamed_bytes(usable))
-    assert forecast(streaming, shape, usable).usual.fits
+    assert forecast(streaming, shape, usable).usual.scores.fits
     assert "--memory=stream" in scores
     larger = dataclasses.replace(study, stream_bytes=2**31)
-    assert not forecast(larger, shape, usable).usual.fits
+    assert not forecast(larger, shape, usable).usual.scores.fits
 
 
 def test_a_streamed_plan_counts_the_longest_texts():
@@ -121,8 +125,8 @@ def test_a_streamed_plan_counts_the_longest_texts():
     study = dataclasses.replace(study_of("distilled_qwen", "", "float32"), stream_bytes=2**31)
     shape = Shape(config=SHAPES["distilled_qwen"], dtype="bfloat16", origin="")
     found = forecast(study, shape, 13 * 10**9)
-    assert found.usual.fits
-    assert found.longest.needs.writes == 57 * 3584 * (256 + 9830) * 4
+    assert found.usual.scores.fits
+    assert found.longest.scores.needs.writes == 57 * 3584 * (256 + 9830) * 4
     (said,) = (
         text for text in shortages(study, shape, found, 13 * 10**9) if text.startswith("scores")
     )
@@ -130,11 +134,33 @@ def test_a_streamed_plan_counts_the_longest_texts():
     assert "--mesh" not in said, "streaming runs on one device"
 
 
+def test_cuts_decide_the_verdict_where_they_need_the_most():
+    """distilled_qwen's longest text, in GB: weights 30.5, 57 writes 8.2, 29 streams 4.2, and for the
+    layer at work 2,522 x 10,086 logits of 28 heads and their softmax 5.7: 48.6 and some more. To score
+    it, computing twice, needs the writes only."""
+    study = study_of("distilled_qwen", "", "float32")
+    shape = Shape(config=SHAPES["distilled_qwen"], dtype="bfloat16", origin="")
+    usable = 48 * 10**9
+    found = forecast(study, shape, usable)
+    assert (found.longest.scores.fits, found.longest.cuts.fits) == (True, False)
+    assert found.longest.circuits.fits
+    said = list(shortages(study, shape, found, usable))
+    (cuts,) = (text for text in said if not text.startswith("answers"))
+    assert cuts.startswith("exact cuts and circuits of the longest texts need ")
+    assert 48.6 < float(cuts.split(" need ")[1].split()[0]) < 50.5
+    assert "--fidelity=off" in cuts
+    off = dataclasses.replace(study, fidelity="off")
+    assert forecast(off, shape, usable).longest.cuts is None
+    assert not any(
+        "cuts" in text for text in shortages(off, shape, forecast(off, shape, usable), usable)
+    )
+
+
 def readme_line(pair: str, mesh: str) -> str:
     """A line of README's table: rows x tokens and GB a card, as the plan has them on an H100."""
     shape = Shape(config=SHAPES[pair], dtype="bfloat16", origin="")
     found = forecast(study_of(pair, mesh, "float32"), shape, card_of("h100").usable_bytes)
-    answers, *scores = found.answers, found.usual, found.longest
+    answers, *scores = found.answers, found.usual.scores, found.longest.scores
     parts = [
         f"{answers.entering} x {answers.width}: {answers.prefill.total / 1e9:.1f}",
         f"{answers.rows} x {answers.slots:,}: {answers.decode.total / 1e9:.1f}",
@@ -147,7 +173,7 @@ def readme_line(pair: str, mesh: str) -> str:
     ]
     parts.append("yes" if answers.fits and all(one.fits for one in scores) else "no")
     cards = "two, data:2" if mesh else "one"
-    weights = [needs.weights / 1e9 for needs in (answers.decode, found.usual.needs)]
+    weights = [needs.weights / 1e9 for needs in (answers.decode, found.usual.scores.needs)]
     parts = [name_of(pair), cards, f"{weights[0]:.1f}, {weights[1]:.1f}", *parts]
     return f"| {' | '.join(parts)} |"
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from eap_jax.attribution import HEAD_LOGITS
+from eap_jax.head import HEAD_LOGITS
 from eap_jax.sharding import abstract_mesh
 from experiments.study.cards import CARDS
 from experiments.study.footprint import Placed, Scored, streamed_needs
