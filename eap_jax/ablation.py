@@ -81,9 +81,10 @@ def cut_losses(
     """
     check_edges(edges, config)
     texts = _run(params, batch, config)
-    whole_BJ = losses_at_head(
-        params, batch, texts.last_BTD[None], config=config, objective=objective
-    )[0]
+    whole_EBJ = losses_at_head(
+        params, batch, jnp.expand_dims(texts.last_BTD, 0), config=config, objective=objective
+    )
+    whole_BJ = gathered(whole_EBJ)[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
     by_layer = _by_layer(edges, config.num_layers)
     together = _together(
@@ -94,8 +95,8 @@ def cut_losses(
             part = places[first : first + together]
             # Always as many, so that one program serves all; the last ones are repeated.
             filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
-            writers_E = jnp.asarray([writer for writer, _ in filled])
-            reads_E = jnp.asarray([reader % len(READS) for _, reader in filled])
+            writers_E = np.asarray([writer for writer, _ in filled], np.int32)
+            reads_E = np.asarray([reader % len(READS) for _, reader in filled], np.int32)
             if layer == config.num_layers:
                 last_EBTD = _cut_last(texts, writers_E, share)
             else:
@@ -106,7 +107,7 @@ def cut_losses(
             cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
-    return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)
+    return CutLosses(whole_BJ=whole_BJ, cut_EBJ=cut_EBJ)
 
 
 def _together(counts: Sequence[int], most: int, batch: Batch) -> int:
@@ -183,13 +184,17 @@ def _run(params: dict, batch: Batch, config: ModelConfig) -> _Texts:
 def _resume(
     params: dict, texts: _Texts, writers_E, reads_E, first, share, *, config: ModelConfig
 ) -> jax.Array:
-    """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`."""
+    """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`.
+
+    A text's cuts are neighbouring rows: a mesh that divides the texts divides the cuts with them. In
+    the other order every device would compute all.
+    """
     stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
-    cuts, (_, length, width) = len(writers_E), stream_BTD.shape
+    cuts, (rows, length, width) = len(writers_E), stream_BTD.shape
     places = Places.of_texts(config.for_length(length), length)
-    taken_EBTD = -share * texts.writes_WBTD[writers_E]
-    chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_EBTD.dtype)
-    taps_4BTD = (chosen_4E[:, :, None, None, None] * taken_EBTD).reshape(
+    taken_BETD = -share * jnp.moveaxis(texts.writes_WBTD[writers_E], 0, 1)
+    chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_BETD.dtype)
+    taps_4BTD = (chosen_4E[:, None, :, None, None] * taken_BETD).reshape(
         len(READS), -1, length, width
     )
     kinds = Kind.stacked(config)
@@ -202,9 +207,9 @@ def _resume(
         )
         return after_BTD
 
-    rows_BTD = jnp.tile(stream_BTD, (cuts, 1, 1))
+    rows_BTD = jnp.repeat(stream_BTD, cuts, axis=0)
     last_BTD = jax.lax.fori_loop(first, config.num_layers, layer, rows_BTD)
-    return last_BTD.reshape(cuts, -1, length, width)
+    return jnp.moveaxis(last_BTD.reshape(rows, cuts, length, width), 1, 0)
 
 
 @jax.jit
