@@ -168,18 +168,18 @@ def test_intervals_hold_their_values(measured):
 def test_streamed_weights_and_two_devices_give_the_same_figures(measured, tmp_path, settings):
     opened, cell, expected, _ = measured
     study = dataclasses.replace(opened.study, **settings)
-    other = dataclasses.replace(opened, study=study, mesh=make_mesh(study.mesh), _loaded={})
+    again = dataclasses.replace(opened, study=study, mesh=make_mesh(study.mesh), _loaded={})
     beside = dataclasses.replace(cell, directory=tmp_path / "cell")
     for side in toys.SIDES:
         name = store.results_path(cell.directory, "toy", "math", side, RULE.alpha).name
         store.write_results(beside.directory / name, SCORES[side])
-    faithfulness.measure_faithfulness(other, beside, "rl")
+    faithfulness.measure_faithfulness(again, beside, "rl")
     found = json.loads((beside.directory / "faithfulness.json").read_text())["rl"]
     for ablation in (lambda fields: fields, lambda fields: fields["mean"]):
         one, other = ablation(found), ablation(expected["rl"])
         for name in ("full_loss", "empty_loss", "cpr", "cmd", "transfer_cpr"):
             assert one[name] == pytest.approx(other[name], abs=1e-4), name
-    assert bool(other._loaded) == (study.stream_bytes is None)
+    assert bool(again._loaded) == (study.stream_bytes is None)
 
 
 def test_a_side_that_is_there_is_not_run_again_and_a_killed_run_ends_with_the_same_bytes(
