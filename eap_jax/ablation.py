@@ -87,7 +87,7 @@ def cut_losses(
     at_head = functools.partial(
         losses_at_head, params, batch, config=config, objective=objective, most_logits=most_logits
     )
-    whole_BJ = at_head(texts.last_BTD[None])[0]
+    whole_BJ = gathered(at_head(jnp.expand_dims(texts.last_BTD, 0)))[0]
     cut_EBJ = np.zeros((len(edges), *whole_BJ.shape), np.float32)
     by_layer = _by_layer(edges, config.num_layers)
     together = _together(
@@ -98,8 +98,8 @@ def cut_losses(
             part = places[first : first + together]
             # Always as many, so that one program serves all; the last ones are repeated.
             filled = [edges[part[min(i, len(part) - 1)]] for i in range(together)]
-            writers_E = jnp.asarray([writer for writer, _ in filled])
-            reads_E = jnp.asarray([reader % len(READS) for _, reader in filled])
+            writers_E = np.asarray([writer for writer, _ in filled], np.int32)
+            reads_E = np.asarray([reader % len(READS) for _, reader in filled], np.int32)
             # Not bound to a name, which would hold the streams while the next ones are made.
             losses_EBJ = at_head(
                 _cut_last(texts, writers_E, share)
@@ -109,7 +109,7 @@ def cut_losses(
             cut_EBJ[part] = gathered(losses_EBJ)[: len(part)]
             if progress is not None:
                 progress(len(part))
-    return CutLosses(whole_BJ=gathered(whole_BJ), cut_EBJ=cut_EBJ)
+    return CutLosses(whole_BJ=whole_BJ, cut_EBJ=cut_EBJ)
 
 
 def _together(counts: Sequence[int], most: int, batch: Batch) -> int:
@@ -197,13 +197,17 @@ def run_whole(params: dict, batch: Batch, config: ModelConfig) -> WholeRun:
 def resume(
     params: dict, texts: WholeRun, writers_E, reads_E, first, share, *, config: ModelConfig
 ) -> jax.Array:
-    """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`."""
+    """The last stream [E, B, T, D] of E cuts whose readers are in layer `first`.
+
+    A text's cuts are neighbouring rows: a mesh that divides the texts divides the cuts with them. In
+    the other order every device would compute all.
+    """
     stream_BTD = jax.lax.dynamic_index_in_dim(texts.streams_LBTD, first, keepdims=False)
-    cuts, (_, length, width) = len(writers_E), stream_BTD.shape
+    cuts, (rows, length, width) = len(writers_E), stream_BTD.shape
     places = Places.of_texts(config.for_length(length), length)
-    taken_EBTD = -share * texts.writes_WBTD[writers_E]
-    chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_EBTD.dtype)
-    taps_4BTD = (chosen_4E[:, :, None, None, None] * taken_EBTD).reshape(
+    taken_BETD = -share * jnp.moveaxis(texts.writes_WBTD[writers_E], 0, 1)
+    chosen_4E = jax.nn.one_hot(reads_E, len(READS), axis=0, dtype=taken_BETD.dtype)
+    taps_4BTD = (chosen_4E[:, None, :, None, None] * taken_BETD).reshape(
         len(READS), -1, length, width
     )
     kinds = Kind.stacked(config)
@@ -216,9 +220,9 @@ def resume(
         )
         return after_BTD
 
-    rows_BTD = jnp.tile(stream_BTD, (cuts, 1, 1))
+    rows_BTD = jnp.repeat(stream_BTD, cuts, axis=0)
     last_BTD = jax.lax.fori_loop(first, config.num_layers, layer, rows_BTD)
-    return last_BTD.reshape(cuts, -1, length, width)
+    return jnp.moveaxis(last_BTD.reshape(rows, cuts, length, width), 1, 0)
 
 
 @jax.jit

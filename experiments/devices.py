@@ -107,7 +107,8 @@ def require(count: int, mesh: str, *, card: int | None = None) -> None:
       card: the card that was asked for, if any.
 
     Raises:
-      InputError: there are fewer, or JAX was told to use what it cannot find.
+      InputError: there are fewer, one of several processes has none in the mesh, or JAX was told to
+        use what it cannot find.
     """
     try:
         found = jax.devices()
@@ -116,6 +117,7 @@ def require(count: int, mesh: str, *, card: int | None = None) -> None:
     if card is not None and found[0].platform == "cpu":
         raise InputError(f"card {card}: {idle_accelerator() or 'JAX was told to use the CPU'}")
     if len(found) >= count:
+        _require_every_process(found, count, mesh)
         return
     have = f"{len(found)} x {found[0].device_kind}"
     advice = ""
@@ -123,6 +125,16 @@ def require(count: int, mesh: str, *, card: int | None = None) -> None:
         advice = f"; --simulated_devices={count} divides the CPU, to try a mesh without speed"
         advice += f"; {note}" if (note := idle_accelerator()) else ""
     raise InputError(f"mesh {mesh!r}: expected {count} devices, found {have}{advice}")
+
+
+def _require_every_process(found: list[jax.Device], count: int, mesh: str) -> None:
+    """Check that each process has a device among the first `count`, which make the mesh."""
+    inside = {device.process_index for device in found[:count]}
+    if len(inside) < jax.process_count():
+        raise InputError(
+            f"mesh {mesh!r}: expected devices of all {jax.process_count()} processes, found those of "
+            f"{len(inside)}; --mesh=data:{len(found)} has all {len(found)} devices"
+        )
 
 
 def idle_accelerator(root: Path = Path("/")) -> str | None:

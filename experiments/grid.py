@@ -20,7 +20,7 @@ from converters.errors import CheckpointError
 from experiments import manifest
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import fidelity_line, measure_fidelity
-from experiments.fidelity.effects import choose, cut_cells, why_not
+from experiments.fidelity.effects import choose, cut_cells
 from experiments.fidelity.faithfulness import measure_faithfulness
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.out_of_memory import end_of, is_out_of_memory
@@ -32,6 +32,7 @@ from experiments.scoring.cells import Cell, cell_name, groups, is_scored, plan_c
 from experiments.scoring.crossed import say_texts, score_crossed
 from experiments.statistics import cell_metrics
 from experiments.statistics.model_text import measure_model_text
+from experiments.study.distributed import agreed
 from experiments.study.opened import OpenStudy, Say, open_study
 from experiments.study.pairs import SIDES, Side
 from experiments.study.settings import Study
@@ -113,9 +114,6 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
                     cells.append(plan_cell(opened, dataset, rule, rows, say, ids=ids))
 
     exact = study.fidelity != "off"
-    if exact and (reason := why_not()) is not None:
-        exact = False
-        say(f"{pair}: no edge is cut exactly: {reason}")
 
     def score(side: Side, group: list[Cell]) -> None:
         with outcome.guard(f"{pair}, {', '.join(cell.name for cell in group)}, {side}"):
@@ -132,8 +130,8 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
         with outcome.guard(f"{pair}, {cell.name}, {side}: circuits"):
             measure_faithfulness(opened, cell, side)
 
-    def scored_cells() -> list[Cell]:
-        return [cell for cell in cells if all(is_scored(opened, cell, side) for side in SIDES)]
+    def scored(cell: Cell) -> bool:
+        return all(is_scored(opened, cell, side) for side in SIDES)
 
     def lock(*names: str) -> Callable[[Cell], FileLock]:
         return lambda cell: _lock(study, cell.group, *names)
@@ -151,20 +149,22 @@ def _run_pair(opened: OpenStudy, outcome: Outcome, say: Say) -> None:
             )
         # The last side first: its weights are in memory still.
         for side in reversed(SIDES) if exact else ():
-            _share(scored_cells(), lock("circuits"), functools.partial(run_circuits, side))
-    scored = scored_cells()
-    if scored and jax.process_index() == 0:
+            both = [cell for cell in cells if agreed(scored(cell))]
+            _share(both, lock("circuits"), functools.partial(run_circuits, side))
+    # One process may be alone here, where its memory failed, so the others are not asked.
+    done = [cell for cell in cells if scored(cell)] if jax.process_index() == 0 else []
+    if done:
         with _lock(study, "report"):
-            for cell in scored:
+            for cell in done:
                 sides = cell_metrics.measure_cell(opened, cell)["sides"]
                 measure_model_text(opened, cell)
                 say(f"{cell.name}: {_health_line(sides, study.estimator)}")
                 if (fidelity := measure_fidelity(opened, cell)) is not None:
                     say(f"{cell.name}: {fidelity_line(fidelity)}")
-            manifest.write(opened, scored, time.perf_counter() - begin)
+            manifest.write(opened, done, time.perf_counter() - begin)
             say(f"{pair}: drawing the report")
             outcome.reports.append(report.write_report(study.directory))
-        outcome.cells.extend(f"{pair}, {cell.name}" for cell in scored)
+        outcome.cells.extend(f"{pair}, {cell.name}" for cell in done)
 
 
 def _health_line(sides: dict[str, dict], estimator: str) -> str:

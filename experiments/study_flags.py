@@ -142,6 +142,11 @@ def studies(
         raise InputError(f"stream_gib: expected a number, found {f.stream_gib}")
     if f.memory == "stream" and sizes["data"] * sizes["model"] > 1:
         raise InputError(f"memory: stream runs on one device, found the mesh {f.mesh}")
+    if f.memory == "stream" and f.coordinator is not None:
+        raise InputError(
+            f"memory: stream runs in one process, found the coordinator {f.coordinator}; give a mesh "
+            "that divides the weights (--mesh=model:N), or leave --coordinator out"
+        )
     if f.estimator == "branch" and f.numerics == "published":
         raise InputError(
             "estimator: branch is not what the published program computes; use --numerics=float32 "

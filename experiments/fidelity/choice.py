@@ -134,13 +134,18 @@ def distance_label(group: int) -> str:
     return f"{first}" if beyond == first + 1 else f"{first} to {beyond - 1}"
 
 
+def plan_path(cell: Cell) -> Path:
+    """A cell's fidelity_plan.json."""
+    return cell.directory / "fidelity_plan.json"
+
+
 def kept_choice(cell: Cell, config: ModelConfig) -> Choice | None:
     """What fidelity_plan.json says, or None where there is none.
 
     Raises:
       InputError: the file is broken.
     """
-    path = _path(cell)
+    path = plan_path(cell)
     if not path.exists():
         return None
     found = store.read_json(path)
@@ -163,11 +168,7 @@ def keep_choice(cell: Cell, choice: Choice) -> None:
       InputError: the cell's effects are those of another choice.
     """
     edges = "every" if choice.every else [list(edge) for edge in choice.edges]
-    store.claim(_path(cell), {"rows": list(choice.rows), "edges": edges})
-
-
-def _path(cell: Cell) -> Path:
-    return cell.directory / "fidelity_plan.json"
+    store.claim(plan_path(cell), {"rows": list(choice.rows), "edges": edges})
 
 
 def _all_edges(num_layers: int) -> tuple[Edge, ...]:

@@ -11,7 +11,6 @@ import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import jax
 import numpy as np
 from tqdm import tqdm
 
@@ -27,10 +26,12 @@ from experiments.fidelity.choice import (
     affordable_choice,
     keep_choice,
     kept_choice,
+    plan_path,
     whole_choice,
 )
 from experiments.fidelity.fitting import cut_batches
 from experiments.scoring.cells import Cell, counted_texts
+from experiments.study.distributed import agreed, mirror
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy, Say
 from experiments.study.pairs import Side
@@ -39,11 +40,6 @@ from experiments.study.pairs import Side
 def effects_path(cell: Cell, side: Side) -> Path:
     """One side's effects."""
     return cell.directory / f"effects_{side}.npz"
-
-
-def why_not() -> str | None:
-    """Why this run cuts no edges, in words, or None if it can."""
-    return "several processes share the mesh" if jax.process_count() > 1 else None
 
 
 def choose(opened: OpenStudy, cells: list[Cell], say: Say) -> None:
@@ -59,6 +55,7 @@ def choose(opened: OpenStudy, cells: list[Cell], say: Say) -> None:
     """
     config = opened.configs["base"]
     for cell in cells:
+        mirror(plan_path(cell))
         choice = kept_choice(cell, config)
         if opened.study.fidelity == "all":
             choice = whole_choice(config, len(cell.selection.rows))
@@ -78,7 +75,7 @@ def cut_cells(opened: OpenStudy, cells: list[Cell], side: Side) -> None:
       side: whose model and texts.
     """
     choices = {cell.directory: kept_choice(cell, opened.configs[side]) for cell in cells}
-    missing = {cell.directory for cell in cells if not effects_path(cell, side).exists()}
+    missing = {cell.directory for cell in cells if not agreed(effects_path(cell, side).exists())}
     for choice in dict.fromkeys(choices.values()):
         # All cells of one choice together, saved or not, so that a killed run rounds as a whole one.
         group = [cell for cell in cells if choices[cell.directory] == choice]

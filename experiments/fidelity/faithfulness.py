@@ -26,6 +26,7 @@ from experiments.fidelity.fitting import FittingRuns, circuit_batches
 from experiments.fidelity.rankings import circuits_of
 from experiments.fidelity.recovery import summary
 from experiments.scoring.cells import Cell, counted_texts, results_path
+from experiments.study.distributed import mirror
 from experiments.study.numerics import weight_dtype
 from experiments.study.opened import OpenStudy
 from experiments.study.pairs import SIDES, Side
@@ -56,11 +57,13 @@ def measure_faithfulness(opened: OpenStudy, cell: Cell, side: Side) -> None:
 
     Args:
       opened: the study; its `fidelity` is auto or all.
-      cell: both sides' scores exist. No other process measures it.
+      cell: both sides' scores exist. No process that computes apart from this one measures it.
       side: whose model and texts.
     """
+    mirror(faithfulness_path(cell))
     if is_measured(cell, side):
         return
+    mirror(*(results_path(opened, cell, name) for name in SIDES))
     means = {
         name: store.read_results(results_path(opened, cell, name)).mean(axis=0, dtype=np.float64)
         for name in SIDES

@@ -16,7 +16,7 @@ import jax
 
 from experiments import store
 from experiments.fidelity.cell_fidelity import measure_fidelity
-from experiments.fidelity.effects import choose, cut_cells, why_not
+from experiments.fidelity.effects import choose, cut_cells
 from experiments.fidelity.logit_difference import score_logit_difference
 from experiments.responses.published_format import read_rows
 from experiments.responses.shared_ids import compare_ids
@@ -104,7 +104,7 @@ def measure_sides(opened: OpenStudy, cells: list[Cell], say: Say) -> None:
       cells: its cells.
       say: receives one line for each fact that a user should see.
     """
-    exact = opened.study.fidelity != "off" and why_not() is None
+    exact = opened.study.fidelity != "off"
     for side in SIDES:
         for group in groups(cells):
             score_cells(opened, group, side)

@@ -105,19 +105,26 @@ def test_a_small_share_has_the_slope_that_the_score_is():
 
 
 @pytest.mark.parametrize("text", ["data:2", "model:2"])
-def test_several_devices_give_the_effects_of_one(text):
+def test_several_devices_give_the_effects_of_one_and_divide_the_texts(text, monkeypatch):
     config = toys.MAIN
     params = toys.random_params(config)
     batch = toys.batch_of(toys.random_texts(config, ((3, 5), (7, 2), (1, 9), (4, 4))))
     edges = edges_of(config)
     expected = cut_losses(params, batch, edges, config=config)
-    mesh = make_mesh(text)
+    mesh, original, rows = make_mesh(text), ablation.losses_at_head, set()
     assert mesh.size == 2
+
+    def head(params, batch, last_EBTD, **settings):
+        rows.add(last_EBTD.sharding.shard_shape(last_EBTD.shape)[1])
+        return original(params, batch, last_EBTD, **settings)
+
+    monkeypatch.setattr(ablation, "losses_at_head", head)
     found = cut_losses(
         place_parameters(params, config, mesh), place_batch(batch, mesh), edges, config=config
     )
     np.testing.assert_allclose(found.whole_BJ, expected.whole_BJ, atol=1e-5)
     np.testing.assert_allclose(found.cut_EBJ, expected.cut_EBJ, atol=1e-5)
+    assert rows == {4 // mesh.shape["data"]}
 
 
 def test_progress_counts_every_edge():

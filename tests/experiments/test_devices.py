@@ -89,6 +89,14 @@ def test_a_mesh_of_more_devices_than_there_are_names_the_flag_that_simulates_the
         devices.require(8, "data:8")
 
 
+def test_a_mesh_without_a_device_of_one_of_the_processes_is_an_error(monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(
+        InputError, match="mesh 'data:2': expected devices of all 2 processes, found .* 1; .*data:4"
+    ):
+        devices.require(2, "data:2")
+
+
 def test_a_card_that_jax_does_not_use_is_an_error():
     with pytest.raises(InputError, match="card 0: JAX was told to use the CPU"):
         devices.require(1, "", card=0)

@@ -284,6 +284,11 @@ def test_mistakes_end_in_one_line_that_names_the_place_and_leave_nothing(run, tm
             {"coordinator": "here", "num_processes": 1, "process_id": 0},
             "coordinator: expected host:port or auto, found 'here'",
         ),
+        (
+            1,
+            {"memory": "stream", "coordinator": "here:1"},
+            "memory: stream runs in one process, found the coordinator here:1",
+        ),
         (1, {"dataset": "../math"}, "dataset: expected a plain name, found '../math'"),
         (1, {"dataset": ""}, "dataset: one file belongs to one dataset, found []"),
         (1, {"prompt": "Solve it."}, "prompt: expected chat or a text with {question}"),

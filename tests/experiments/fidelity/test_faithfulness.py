@@ -162,21 +162,24 @@ def test_intervals_hold_their_values(measured):
             assert low < found[name] < high
 
 
-def test_streamed_weights_give_the_same_figures(measured, tmp_path):
+@pytest.mark.parametrize(
+    "settings", [{"stream_bytes": 2**20}, {"mesh": "data:2"}, {"mesh": "model:2"}]
+)
+def test_streamed_weights_and_two_devices_give_the_same_figures(measured, tmp_path, settings):
     opened, cell, expected, _ = measured
-    study = dataclasses.replace(opened.study, stream_bytes=2**20)
-    streamed = dataclasses.replace(opened, study=study, _loaded={})
+    study = dataclasses.replace(opened.study, **settings)
+    again = dataclasses.replace(opened, study=study, mesh=make_mesh(study.mesh), _loaded={})
     beside = dataclasses.replace(cell, directory=tmp_path / "cell")
     for side in toys.SIDES:
         name = store.results_path(cell.directory, "toy", "math", side, RULE.alpha).name
         store.write_results(beside.directory / name, SCORES[side])
-    faithfulness.measure_faithfulness(streamed, beside, "rl")
+    faithfulness.measure_faithfulness(again, beside, "rl")
     found = json.loads((beside.directory / "faithfulness.json").read_text())["rl"]
     for ablation in (lambda fields: fields, lambda fields: fields["mean"]):
         one, other = ablation(found), ablation(expected["rl"])
         for name in ("full_loss", "empty_loss", "cpr", "cmd", "transfer_cpr"):
             assert one[name] == pytest.approx(other[name], abs=1e-4), name
-    assert not streamed._loaded
+    assert bool(again._loaded) == (study.stream_bytes is None)
 
 
 def test_a_side_that_is_there_is_not_run_again_and_a_killed_run_ends_with_the_same_bytes(

@@ -53,7 +53,7 @@ def study_in(folder, given, **settings):
         configs=dict.fromkeys(toys.SIDES, TOY.config),
         hashes={},
         answer_dtypes=dict.fromkeys(toys.SIDES, "float32"),
-        mesh=make_mesh(""),
+        mesh=make_mesh(study.mesh),
     )
     cells = [plan_cell(opened, "math", rule, given, lambda line: None) for rule in RULES]
     for side in toys.SIDES:
@@ -116,11 +116,12 @@ def test_saved_files_are_left_alone_and_a_missing_one_comes_back_the_same(scored
     crossed.score_crossed(opened, cells, "base")
 
 
-def test_streamed_weights_give_the_same_scores(scored, tmp_path):
+@pytest.mark.parametrize("settings", [{"stream_bytes": 2**22}, {"mesh": "data:2"}])
+def test_streamed_weights_and_two_devices_give_the_same_scores(scored, tmp_path, settings):
     _, cells = scored
-    opened, streamed = study_in(tmp_path, rows(), stream_bytes=2**22)
-    crossed.score_crossed(opened, streamed, "rl")
-    for cell, other in zip(cells, streamed, strict=True):
+    opened, others = study_in(tmp_path, rows(), **settings)
+    crossed.score_crossed(opened, others, "rl")
+    for cell, other in zip(cells, others, strict=True):
         expected, found = (crossed.read_crossed(one, "rl") for one in (cell, other))
         assert toys.relative(found[0], expected[0]) <= 1e-5
         np.testing.assert_allclose(found[1], expected[1], rtol=1e-5)

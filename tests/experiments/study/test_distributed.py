@@ -1,5 +1,6 @@
 """Two processes that share one mesh find what one process finds, and only the first writes."""
 
+import json
 import os
 import shutil
 import socket
@@ -16,7 +17,6 @@ from experiments.study import distributed
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 GOLDEN = REPOSITORY / "tests" / "golden"
-# Several processes cut no edges, so the run that they are held against need not either.
 UNCUT = ("--fidelity=off",)
 
 
@@ -27,7 +27,17 @@ def free_port() -> int:
 
 
 def results(workdir: Path) -> dict[str, np.ndarray]:
-    return {path.name: np.load(path)["all_scores"] for path in workdir.rglob("results_*.npz")}
+    """Scores of the loss and of the logit difference, by file."""
+    paths = [*workdir.rglob("results_*.npz"), *workdir.rglob("logit_difference_*.npz")]
+    return {path.name: np.load(path)["all_scores"] for path in paths}
+
+
+def numbers(found, name: str = "") -> dict[str, object]:
+    """Every leaf of a JSON file by its path."""
+    if not isinstance(found, dict | list):
+        return {name: found}
+    parts = found.items() if isinstance(found, dict) else enumerate(found)
+    return {k: v for key, part in parts for k, v in numbers(part, f"{name}/{key}").items()}
 
 
 def run_two(folder: Path, *flags: str) -> list[str]:
@@ -56,8 +66,8 @@ def run_two(folder: Path, *flags: str) -> list[str]:
 
 
 def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
-    """Process 0's file holds some answers already; both processes generate the others, and score."""
-    flags = ("--num_questions=12", "--num_samples=4", "--max_new_tokens=24", *UNCUT)
+    """Process 0 has some answers, base's effects and rl's circuits already; the rest both make."""
+    flags = ("--num_questions=12", "--num_samples=4", "--max_new_tokens=64", "--alpha=0.3")
     done = processes.run("experiments.run", *flags, f"--workdir={tmp_path / 'one'}")
     assert done.code == 0, done
     whole = tmp_path / "one" / "tiny_grpo"
@@ -67,14 +77,34 @@ def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
     shutil.copy(whole / "arithmetic" / "answers.json", begun / "arithmetic")
     lines = (whole / names[0]).read_text().splitlines(keepends=True)
     (begun / names[0]).write_text("".join(lines[1::2]))
+    (cell,) = whole.glob("arithmetic/cut0.3*")
+    cut = begun / cell.relative_to(whole)
+    cut.mkdir()
+    for name in ("fidelity_plan.json", "effects_base.npz"):
+        shutil.copy(cell / name, cut)
+    circuits = json.loads((cell / "faithfulness.json").read_text())
+    (cut / "faithfulness.json").write_text(json.dumps({"rl": circuits["rl"]}))
     run_two(tmp_path, *flags)
     for name in names:
         found, expected = ((folder / name).read_text().splitlines() for folder in (begun, whole))
         assert sorted(found) == sorted(expected)
     mine, theirs = results(begun), results(whole)
     assert mine.keys() == theirs.keys()
+    assert len(mine) == 4
     for name, scores_nWR in theirs.items():
         assert toys.relative(mine[name], scores_nWR) <= 1e-5
+    found, expected = (np.load(folder / "effects_rl.npz")["effects"] for folder in (cut, cell))
+    assert np.nanmax(np.abs(expected)) > 1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert len(expected) == 4
+    for name in ("fidelity.json", "faithfulness.json"):
+        found, expected = (numbers(json.loads((f / name).read_text())) for f in (cut, cell))
+        assert found.keys() == expected.keys()
+        for place, value in expected.items():
+            # Rounding may exchange two ranks that are almost one.
+            ranks = any(figure in place for figure in ("spearman", "sign", "top10"))
+            atol = 1e-2 if ranks and name == "fidelity.json" else 1e-5
+            assert found[place] == pytest.approx(value, abs=atol), (name, place)
 
 
 def test_two_processes_score_as_the_published_program_does(tmp_path):
@@ -86,6 +116,7 @@ def test_two_processes_score_as_the_published_program_does(tmp_path):
     )  # fmt: skip
     found = results(tmp_path / "work0")
     assert len(found) == 2
+    assert len(list(tmp_path.rglob("*_on_*_text.npz"))) == 2, "each model on the other's texts"
     for name, scores_nWR in found.items():
         side = "base" if "_base_" in name else "rl"
         whole = toys.golden_scores("qwen", side, 0.3)
