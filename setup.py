@@ -65,7 +65,8 @@ setup(
         "cuda": ["jax[cuda12]>=0.10,<0.12"],
         # The compiler for GPUs alone, for machines without one: `experiments.bench --compile_for`.
         # The last is NVIDIA's assembler and its library of elementary functions.
-        "gpu_compile": [
+        # With a hyphen: setuptools writes it so, and pip before 23.3 finds no extra by another spelling.
+        "gpu-compile": [
             "jax-cuda12-plugin>=0.10,<0.12",
             "jax-cuda12-pjrt>=0.10,<0.12",
             "nvidia-cuda-nvcc-cu12>=12.6.85",

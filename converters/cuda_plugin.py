@@ -1,6 +1,6 @@
 """JAX's CUDA plugin on a machine without an NVIDIA driver: there it can compile, and only that.
 
-`pip install ".[gpu_compile]"` brings it, for `experiments.bench --compile_for`. JAX loads every plugin
+`pip install ".[gpu-compile]"` brings it, for `experiments.bench --compile_for`. JAX loads every plugin
 that is installed, and without a driver this one writes warnings and a traceback to standard error.
 So the packages leave it out where there is no driver, and who compiles takes it in again.
 """

@@ -171,3 +171,16 @@ def test_a_users_own_packages_are_not_in_the_way(endings, wheel):
     assert all(path.startswith(str(wheel)) for path in endings["files"].values())
     assert endings["graded"]
     assert endings["start"] == str(wheel / "experiments" / "checkpoints" / "tiny_start")
+
+
+def test_every_extra_that_is_named_can_be_asked_for(wheel):
+    """pip before 23.3 compares letter by letter, and leaves out what it does not find."""
+    (path,) = wheel.glob("*.dist-info/METADATA")
+    offered = set(email.message_from_string(path.read_text()).get_all("Provides-Extra"))
+    sources = [REPOSITORY / "README.md", REPOSITORY / ".ci" / "run"]
+    sources += [path for name in PACKAGES for path in (REPOSITORY / name).rglob("*.py")]
+    named = set()
+    for source in sources:
+        for extras in re.findall(r'"\.\[([^\]"]+)\]"', source.read_text()):
+            named |= set(extras.split(","))
+    assert {"test", "gpu-compile"} <= named <= offered

@@ -7,7 +7,7 @@ it makes is what would run there, but for two choices that need the card itself:
 fastest (autotuning), and with it the workspace of the matrix products. A program fits if arguments,
 output and temporary arrays, what is changed in place counted once, are at most the share of the
 card's memory that JAX takes. About half a minute a program on two cores. Needs the compiler of
-`pip install ".[gpu_compile]"`.
+`pip install ".[gpu-compile]"`.
 """
 
 import dataclasses
@@ -74,7 +74,7 @@ def target_of(text: str, mesh: str) -> Target:
         raise InputError(f"compile_for: {text} is {count} cards, the mesh {mesh} is {asked}")
     if not cuda_plugin.is_installed():
         raise InputError(
-            'compile_for: no compiler for GPUs is installed; pip install ".[gpu_compile]" brings it'
+            'compile_for: no compiler for GPUs is installed; pip install ".[gpu-compile]" brings it'
         )
     cuda_plugin.take_in()
     jax.config.update("jax_platforms", "cpu")  # a card at hand is left alone

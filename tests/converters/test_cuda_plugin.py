@@ -25,7 +25,7 @@ print(jax.devices()[0].platform, sys.modules.get("jax_plugins.xla_cuda12"))
 def test_without_a_driver_nothing_is_said_of_it():
     """JAX alone writes a traceback: CUDA cannot be loaded."""
     if not cuda_plugin.is_installed():
-        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu_compile]"')
+        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu-compile]"')
     environment = {name: value for name, value in os.environ.items() if name != "JAX_PLATFORMS"}
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_DRIVER],

@@ -64,7 +64,7 @@ def steps_of(text: str) -> list[Step]:
 def compiled(tmp_path_factory):
     """{(mesh, program): (figures, operations)}, and the whole output under "outputs"."""
     if not cuda_plugin.is_installed():
-        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu_compile]"')
+        pytest.skip('the compiler for GPUs is not installed: pip install ".[gpu-compile]"')
     folder = tmp_path_factory.mktemp("compiled")
     done = subprocess.run(
         child_python.command(gpu_probe.__file__, str(folder)),
@@ -184,7 +184,7 @@ def test_a_card_that_is_not_known_is_refused(card, mesh, message):
 
 def test_without_the_compiler_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(cuda_plugin, "is_installed", lambda: False)
-    with pytest.raises(InputError, match=r'pip install "\.\[gpu_compile\]"'):
+    with pytest.raises(InputError, match=r'pip install "\.\[gpu-compile\]"'):
         gpu_compile.target_of("h100:2", "")
 
 
