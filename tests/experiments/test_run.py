@@ -77,9 +77,8 @@ def test_answers_of_another_program_give_the_same_results(processes, unbroken, t
     flags = [f"--{side}_responses={files[f'responses_{side}.jsonl']}" for side in ("base", "rl")]
     workdir = tmp_path / "runs"
     done = processes.run(
-        "experiments.run", "--pair=tiny_grpo", *flags, "--alpha=0.3", f"--workdir={workdir}",
-        blank_figures=True,
-    )  # fmt: skip
+        "experiments.run", "--pair=tiny_grpo", *flags, "--alpha=0.3", f"--workdir={workdir}"
+    )
     assert done.code == 0, done
     directory = workdir / "tiny_grpo"
     assert done.stdout[-1] == f"report: {directory / 'report.html'}"
@@ -136,12 +135,12 @@ def test_a_run_that_failed_before_its_first_answer_binds_nobody_to_its_settings(
     processes, tmp_path
 ):
     """Its prompt is one that the tokenizer does not know; the corrected command goes through."""
-    flags = (f"--workdir={tmp_path}", *FLAGS)
+    flags = (f"--workdir={tmp_path}", "--num_questions=16", "--alpha=0.3")
     done = processes.run("experiments.run", *flags, "--prompt=User: {question}")
     assert done.code == 1
     (error,) = [line for line in done.stderr if line.startswith("error: ")]
     assert "found 'User:' in 'User: " in error
-    done = processes.run("experiments.run", *flags, blank_figures=True)
+    done = processes.run("experiments.run", *flags)
     assert done.code == 0, done
     assert done.stdout[-1] == f"report: {tmp_path / 'tiny_grpo' / 'report.html'}"
 

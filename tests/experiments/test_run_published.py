@@ -25,7 +25,7 @@ ALPHAS = (0.1, 0.3)
 def run(processes):
     """`run(workdir, ...)`: the binary on the golden pair; a flag of None is left out."""
 
-    def start(workdir, kill_when=None, blank_figures=False, **changes):
+    def start(workdir, kill_when=None, **changes):
         flags = {
             "base_checkpoint": CHECKPOINTS / "toy_qwen_base",
             "rl_checkpoint": CHECKPOINTS / "toy_qwen_rl",
@@ -33,9 +33,7 @@ def run(processes):
             "workdir": workdir,
         } | changes  # fmt: skip
         argv = [f"--{name}={value}" for name, value in flags.items() if value is not None]
-        return processes.run(
-            "experiments.run", *argv, kill_when=kill_when, blank_figures=blank_figures
-        )
+        return processes.run("experiments.run", *argv, kill_when=kill_when)
 
     return start
 
@@ -135,7 +133,7 @@ def test_a_run_killed_in_the_middle_goes_on_and_ends_with_identical_arrays(run, 
     assert not (directory / "manifest.json").exists(), "the kill came too late"
     kept = {path: path.stat().st_mtime_ns for path in directory.rglob("results_*.npz")}
     assert kept
-    done = run(tmp_path, blank_figures=True)
+    done = run(tmp_path)
     assert done.code == 0, done
     assert results(directory) == results(expected)
     assert len(results(directory)) == 4

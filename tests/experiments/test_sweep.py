@@ -24,7 +24,6 @@ def swept(processes, tmp_path_factory):
     done = processes.run(
         "experiments.sweep", f"--pairs={','.join(PAIRS)}", "--num_questions=24",
         "--alpha=0.3", "--delta=0.4", f"--workdir={workdir}", "--control=tiny_dpo",
-        quick_compiler=True,
     )  # fmt: skip
     return done, workdir
 
@@ -153,7 +152,6 @@ def test_a_sweep_along_a_training_says_what_changes_first(processes, tmp_path):
         "experiments.sweep", f"--along={training}", f"--start={SHIPPED.parents[1] / 'tiny_start'}",
         "--datasets=arithmetic", "--prompt=Question: {question}\nAnswer:", "--max_new_tokens=48",
         "--num_questions=12", "--alpha=0.3", "--fidelity=off", f"--workdir={tmp_path / 'runs'}",
-        blank_figures=True, quick_compiler=True,
     )  # fmt: skip
     assert done.code == 0
     folder = tmp_path / "runs" / "along_mine"

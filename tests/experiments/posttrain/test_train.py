@@ -88,7 +88,7 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
 def test_killed_training_continues_and_ends_with_the_same_weights(processes, tmp_path):
     def run(output, **settings):
         return processes.run(
-            "small_probe", "--algorithm=ppo", "--seed=5", "--rounds=4",
+            "experiments.posttrain.train", "--algorithm=ppo", "--seed=5", "--rounds=4",
             "--batch=16", "--checkpoint_every=2", f"--start={START}", f"--output={output}",
             **settings,
         )  # fmt: skip
