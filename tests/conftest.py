@@ -32,8 +32,11 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # Compiling is most of the suite's time; binaries run with the compiler as users have it.
 jax.config.update("jax_disable_most_optimizations", True)
 
-# Few tests that take long: started first, so that no process is left alone with them at the end.
-_LONG_FILES = ("test_train.py", "test_grid.py", "test_run.py", "test_sweep.py", "test_bench.py")
+# Files that take long are started first, so that no process is left alone with one at the end.
+_LONG_FILES = (
+    "test_train.py", "test_families.py", "test_run.py", "test_run_published.py", "test_sweep.py",
+    "test_grid.py", "test_distributed.py", "test_along_grid.py", "test_bench.py",
+)  # fmt: skip
 
 
 # Every compiled program keeps mappings of its own, and Linux gives a process 65,530: past them the
@@ -56,7 +59,8 @@ def pytest_configure(config):
 
 
 def pytest_collection_modifyitems(items):
-    items.sort(key=lambda item: item.path.name not in _LONG_FILES)
+    places = {name: place for place, name in enumerate(_LONG_FILES)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     gc.freeze()  # imports made a million objects; no collection of a test's garbage visits them
 
 
@@ -79,12 +83,13 @@ def _files() -> set[str]:
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def processes(tmp_path_factory):
-    """Runs `experiments.run` and `experiments.sweep` as a user does; see `binaries.Binaries`."""
+    """Runs the study's programs as a user does, all from one server; see `binaries.Binaries`."""
     yield from binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags"
-    )
+        tmp_path_factory.mktemp("outputs"), "experiments.grid", "experiments.study_flags",
+        "experiments.posttrain.algorithms",
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +100,18 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="session")
+def known_files():
+    """The repository's files; each test adds those that it is blamed for."""
+    return _files()
+
+
 @pytest.fixture(autouse=True)
-def no_litter():
+def no_litter(known_files):
     """A test that leaves a file in the repository fails; tests write to `tmp_path`."""
-    before = _files()
     yield
-    left = sorted(_files() - before)
+    left = sorted(_files() - known_files)
+    known_files.update(left)
     assert not left, f"new files in the repository: {left}"
 
 

@@ -3,7 +3,6 @@
 import re
 import shutil
 
-import binaries
 import numpy as np
 import pytest
 import toys
@@ -17,12 +16,8 @@ def golden(precision="float32"):
     return toys.GOLDEN / "results" / precision / "results_qwen_math_base_cut0.3.npz"
 
 
-@pytest.fixture(scope="module")
-def crosscheck(tmp_path_factory):
-    server = binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.scoring.score", "experiments.store"
-    )
-
+@pytest.fixture
+def crosscheck(processes):
     def run(**changes):
         flags = {
             "reference_npz": golden(), "checkpoint": CHECKPOINT, "responses": RESPONSES,
@@ -31,9 +26,7 @@ def crosscheck(tmp_path_factory):
         argv = [f"--{name}={value}" for name, value in flags.items() if value is not None]
         return processes.run("experiments.crosscheck", *argv)
 
-    processes = next(server)
-    yield run
-    next(server, None)
+    return run
 
 
 def verdict(done):

@@ -2,14 +2,13 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 from paired_scores import FORMULAS
+from small_grid import RULES, silent, study
 
 from experiments.errors import InputError
 from experiments.grid import run_grid
@@ -17,27 +16,14 @@ from experiments.report import report
 from experiments.scoring import cells
 from experiments.study.pairs import PAIRS
 from experiments.study.rule import Rule
-from experiments.study.settings import QuestionSource, Study
-
-REPOSITORY = Path(__file__).resolve().parents[2]
-ALPHAS = (0.1, 0.2, 0.3)
-DELTAS = (0.4, 0.5)
+from experiments.study.settings import Study
 
 
-def silent(line: str) -> None:
-    """The grid's facts are not looked at here."""
-
-
-def study(workdir: Path, pair: str = "tiny_grpo", **changes) -> Study:
-    """Nothing is cut: who does what is the same, and it is counted by scorings."""
-    return Study(
-        pair=PAIRS[pair],
-        workdir=workdir,
-        datasets=("arithmetic",),
-        rules=tuple(Rule(alpha=a, delta=d) for d in DELTAS for a in ALPHAS),
-        questions=QuestionSource(limit=24),
-        **{"fidelity": "off"} | changes,
-    )
+def few(workdir: Path, finished: Path, *rules: Rule, pair: str = "tiny_grpo") -> Study:
+    """A study of some rules in a new workdir, where the answers of a finished one lie already."""
+    keep = shutil.ignore_patterns("cut*", "figures", "manifest.json")
+    shutil.copytree(finished / pair, workdir / pair, ignore=keep)
+    return study(workdir, pair, rules=rules or (Rule(alpha=0.3),))
 
 
 def arrays(workdir: Path) -> dict[str, np.ndarray]:
@@ -55,65 +41,38 @@ def no_report(monkeypatch):
 
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
-    """Results of one process on the grid of 12 cells."""
+    """The workdir of one process on the grid of 12 cells."""
     workdir = tmp_path_factory.mktemp("alone")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "write_report", lambda directory: directory / "report.html")
         outcome = run_grid([study(workdir), study(workdir, "tiny_dpo")], silent)
     assert outcome.failures == []
     assert len(outcome.cells) == len(set(outcome.cells)) == 12
-    return arrays(workdir)
+    return workdir
 
 
-def test_two_processes_measure_every_cell_once_and_as_one_process(alone, tmp_path):
-    """Every scoring is counted by a line that a wrapped function appends."""
-    program = f"""
-import sys
-from pathlib import Path
-sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(REPOSITORY / "tests" / "support")!r}]
-from experiments.scoring import cells
-from experiments.report import report
-from experiments.grid import run_grid
-import test_grid
-original = cells.score_texts
-def counted(checkpoint, texts, **settings):
-    with open({str(tmp_path / "counts")!r}, "a") as file:
-        file.write(settings["description"] + "\\n" * len(settings["cuts"]))
-    return original(checkpoint, texts, **settings)
-cells.score_texts = counted
-report.write_report = lambda directory: directory / "report.html"
-work = Path({str(tmp_path / "work")!r})
-found = run_grid([test_grid.study(work), test_grid.study(work, "tiny_dpo")], test_grid.silent)
-assert not found.failures, found.failures
-assert len(found.cells) == 12
-"""
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", program], cwd=REPOSITORY, stderr=subprocess.PIPE, text=True,
-            # Compiled as here, so that bits can be compared.
-            env=os.environ | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        )
-        for _ in range(2)
-    ]  # fmt: skip
-    errors = [process.communicate(timeout=300)[1] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], errors
+def test_two_processes_measure_every_cell_once_and_as_one_process(processes, alone, tmp_path):
+    """Compiled as here, so that bits can be compared."""
+    command = [tmp_path / "counts", tmp_path / "work"]
+    done = processes.run_together("small_grid", [command] * 2, quick_compiler=True)
+    assert [one.code for one in done] == [0, 0], done
     # Two pairs, two deltas, two sides; each scoring covers its three alphas.
     assert len((tmp_path / "counts").read_text().split("\n")) - 1 == 2 * 2 * 2 * 3
     for side in ("base", "rl"):
         saved = tmp_path / "work" / "tiny_grpo" / "arithmetic" / f"responses_{side}.jsonl"
         answered = [json.loads(line)["idx"] for line in saved.read_text().splitlines()]
         assert sorted(answered) == list(range(24)), "no response is generated twice"
-    found = arrays(tmp_path / "work")
-    assert found.keys() == alone.keys()
+    found, expected = arrays(tmp_path / "work"), arrays(alone)
+    assert found.keys() == expected.keys()
     assert len(found) == 24
     for name, scores in found.items():
-        np.testing.assert_array_equal(scores, alone[name])
+        np.testing.assert_array_equal(scores, expected[name])
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_second_run_computes_nothing_again(tmp_path, monkeypatch):
+def test_a_second_run_computes_nothing_again(alone, tmp_path, monkeypatch):
     settings = study(tmp_path)
-    run_grid([settings], silent)
+    shutil.copytree(alone / "tiny_grpo", tmp_path / "tiny_grpo")
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("results_*.npz")}
 
     def never(*_, **__):
@@ -127,8 +86,8 @@ def test_a_second_run_computes_nothing_again(tmp_path, monkeypatch):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_failed_cell_is_named_and_stops_no_other(tmp_path, monkeypatch):
-    settings = study(tmp_path)
+def test_a_failed_cell_is_named_and_stops_no_other(alone, tmp_path, monkeypatch):
+    settings = few(tmp_path, alone, Rule(alpha=0.2, delta=0.4), *RULES[3:])
     original = cells.select
 
     def picky(rows, rule):
@@ -139,19 +98,19 @@ def test_a_failed_cell_is_named_and_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(cells, "select", picky)
     outcome = run_grid([settings], silent)
     assert outcome.failures == [("tiny_grpo, arithmetic, alpha 0.2", "selection: no row is left")]
-    assert len(outcome.cells) == 5
+    assert len(outcome.cells) == 3
     assert len(outcome.reports) == 1
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_pair_that_cannot_be_opened_leaves_the_others_alone(tmp_path):
+def test_a_pair_that_cannot_be_opened_leaves_the_others_alone(alone, tmp_path):
     missing = dataclasses.replace(PAIRS["tiny_ppo"], rl=str(tmp_path / "nowhere"))
     bad = dataclasses.replace(study(tmp_path), pair=missing)
-    outcome = run_grid([bad, study(tmp_path)], silent)
+    outcome = run_grid([bad, few(tmp_path, alone)], silent)
     ((name, message),) = outcome.failures
     assert name == "tiny_ppo"
     assert "no such directory" in message
-    assert len(outcome.cells) == 6
+    assert outcome.cells == ["tiny_grpo, arithmetic, alpha 0.3"]
 
 
 def test_a_model_against_itself_is_a_failure_and_measures_nothing(tmp_path):
@@ -165,7 +124,7 @@ def test_a_model_against_itself_is_a_failure_and_measures_nothing(tmp_path):
 
 
 @pytest.mark.usefixtures("no_report")
-def test_a_fault_of_the_system_stops_no_other_pair(tmp_path, monkeypatch):
+def test_a_fault_of_the_system_stops_no_other_pair(alone, tmp_path, monkeypatch):
     """As a full disk or a folder without permission would."""
     original = cells.store.write_results
 
@@ -175,14 +134,15 @@ def test_a_fault_of_the_system_stops_no_other_pair(tmp_path, monkeypatch):
         original(path, scores)
 
     monkeypatch.setattr(cells.store, "write_results", full)
-    outcome = run_grid([study(tmp_path, "tiny_dpo"), study(tmp_path)], silent)
+    studies = [few(tmp_path, alone, pair=pair) for pair in ("tiny_dpo", "tiny_grpo")]
+    outcome = run_grid(studies, silent)
     assert {name.split(",")[0] for name, _ in outcome.failures} == {"tiny_dpo"}
     assert all("No space left" in message for _, message in outcome.failures)
-    assert len(outcome.cells) == 6
+    assert outcome.cells == ["tiny_grpo, arithmetic, alpha 0.3"]
 
 
 @pytest.mark.usefixtures("no_report")
-def test_scores_that_are_all_zero_have_no_health_and_a_report(tmp_path, monkeypatch):
+def test_scores_that_are_all_zero_have_no_health_and_a_report(alone, tmp_path, monkeypatch):
     original = cells.score_texts
 
     def zero(*args, **settings):
@@ -194,7 +154,7 @@ def test_scores_that_are_all_zero_have_no_health_and_a_report(tmp_path, monkeypa
 
     monkeypatch.setattr(cells, "score_texts", zero)
     told = []
-    outcome = run_grid([study(tmp_path)], told.append)
+    outcome = run_grid([few(tmp_path, alone)], told.append)
     assert outcome.failures == []
     assert len(outcome.reports) == 1
     assert "arithmetic, alpha 0.3: column-sum health base undefined, rl undefined" in " ".join(told)
@@ -206,10 +166,8 @@ def test_cells_of_other_rules_lie_apart_and_say_so():
     assert names == {"gsm8k, alpha 0.1", "gsm8k, alpha 0.1, delta 0.6"}
 
 
-@pytest.mark.usefixtures("no_report")
-def test_metrics_file_holds_what_the_score_files_give(tmp_path):
-    run_grid([study(tmp_path)], silent)
-    cell = tmp_path / "tiny_grpo" / "arithmetic" / "cut0.3"
+def test_metrics_file_holds_what_the_score_files_give(alone):
+    cell = alone / "tiny_grpo" / "arithmetic" / "cut0.3"
     found = json.loads((cell / "metrics.json").read_text())
     for side in ("base", "rl"):
         name = f"results_tiny_grpo_arithmetic_{side}_cut0.3.npz"

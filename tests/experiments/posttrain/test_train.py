@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import binaries
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -84,14 +83,6 @@ def test_same_seed_gives_the_same_weights_and_another_seed_others(tmp_path):
         weights[name] = _weights(tmp_path / name)
     assert _equal(weights["first"], weights["again"])
     assert not _equal(weights["first"], weights["other"])
-
-
-@pytest.fixture(scope="module")
-def processes(tmp_path_factory):
-    yield from binaries.server(
-        tmp_path_factory.mktemp("outputs"), "experiments.posttrain.algorithms",
-        "experiments.posttrain.evaluate", "converters.checkpoint", "experiments.errors",
-    )  # fmt: skip
 
 
 def test_killed_training_continues_and_ends_with_the_same_weights(processes, tmp_path):

@@ -1,11 +1,8 @@
 """Two processes that share one mesh find what one process finds, and only the first writes."""
 
 import json
-import os
 import shutil
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +12,10 @@ import toys
 from experiments.errors import InputError
 from experiments.study import distributed
 
-REPOSITORY = Path(__file__).resolve().parents[3]
-GOLDEN = REPOSITORY / "tests" / "golden"
+GOLDEN = Path(__file__).resolve().parents[2] / "golden"
 UNCUT = ("--fidelity=off",)
+# What is compared are answers and scores, not pictures.
+QUICKLY = {"blank_figures": True}
 
 
 def free_port() -> int:
@@ -40,35 +38,26 @@ def numbers(found, name: str = "") -> dict[str, object]:
     return {k: v for key, part in parts for k, v in numbers(part, f"{name}/{key}").items()}
 
 
-def run_two(folder: Path, *flags: str) -> list[str]:
-    """Two processes with these flags and a workdir each, `work0` and `work1`; lines of process 0."""
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": ""}
+def run_two(processes, folder: Path, *flags: str) -> None:
+    """Two processes with these flags and a workdir each, `work0` and `work1`."""
     port = free_port()
-    processes = []
-    for number in (1, 0):
-        shared = (f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={number}")
-        command = [
-            sys.executable, "-m", "experiments.run", *flags, *shared, "--mesh=data:2",
-            f"--workdir={folder / f'work{number}'}",
-        ]  # fmt: skip
-        processes.append(
-            subprocess.Popen(
-                command, cwd=REPOSITORY, env=environment, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, text=True,
-            )
-        )  # fmt: skip
-    outputs = [process.communicate(timeout=300) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], outputs
+    commands = [
+        [
+            *flags, f"--coordinator=127.0.0.1:{port}", "--num_processes=2", f"--process_id={number}",
+            "--mesh=data:2", f"--workdir={folder / f'work{number}'}",
+        ]
+        for number in (1, 0)
+    ]  # fmt: skip
+    done = processes.run_together("experiments.run", commands, **QUICKLY)
+    assert [one.code for one in done] == [0, 0], done
     assert not (folder / "work1").exists(), "only process 0 writes"
-    lines = outputs[1][0].splitlines()
-    assert lines[-1].startswith("report: ")
-    return lines
+    assert done[1].stdout[-1].startswith("report: ")
 
 
 def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
     """Process 0 has some answers, base's effects and rl's circuits already; the rest both make."""
     flags = ("--num_questions=12", "--num_samples=4", "--max_new_tokens=64", "--alpha=0.3")
-    done = processes.run("experiments.run", *flags, f"--workdir={tmp_path / 'one'}")
+    done = processes.run("experiments.run", *flags, f"--workdir={tmp_path / 'one'}", **QUICKLY)
     assert done.code == 0, done
     whole = tmp_path / "one" / "tiny_grpo"
     names = [f"arithmetic/responses_{side}.jsonl" for side in ("base", "rl")]
@@ -84,7 +73,7 @@ def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
         shutil.copy(cell / name, cut)
     circuits = json.loads((cell / "faithfulness.json").read_text())
     (cut / "faithfulness.json").write_text(json.dumps({"rl": circuits["rl"]}))
-    run_two(tmp_path, *flags)
+    run_two(processes, tmp_path, *flags)
     for name in names:
         found, expected = ((folder / name).read_text().splitlines() for folder in (begun, whole))
         assert sorted(found) == sorted(expected)
@@ -107,10 +96,10 @@ def test_two_processes_answer_and_go_on_as_one_does(processes, tmp_path):
             assert found[place] == pytest.approx(value, abs=atol), (name, place)
 
 
-def test_two_processes_score_as_the_published_program_does(tmp_path):
+def test_two_processes_score_as_the_published_program_does(processes, tmp_path):
     toy = GOLDEN / "checkpoints" / "toy_qwen"
     run_two(
-        tmp_path, "--pair=toy", *UNCUT, "--alpha=0.3", "--num_samples=6",
+        processes, tmp_path, "--pair=toy", *UNCUT, "--alpha=0.3", "--num_samples=6",
         f"--base_checkpoint={toy}_base", f"--rl_checkpoint={toy}_rl",
         f"--responses={GOLDEN}/responses/qwen/math/all_correct.jsonl",
     )  # fmt: skip
