@@ -23,6 +23,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.objective import Batch, Objective, self_entropy
 from eap_jax.parameters import head_name
 from eap_jax.places import Kind, Places
+from eap_jax.sharding import gathered
 from eap_jax.streaming import Weights
 from eap_jax.transformer import embed
 
@@ -77,7 +78,7 @@ def circuit_losses_streamed(
         del layer
         ends = weights.ends(("final_norm", head_name(config)))
         for writes_BWTD, (_, last) in zip(writes, reads, strict=True):
-            yield np.asarray(
+            yield gathered(
                 _circuit_head(ends, batch, writes_BWTD, last, config=config, objective=objective)
             )
         del ends
@@ -101,7 +102,7 @@ def mean_writes_streamed(
             streams[place], means_2BD = _whole_layer(config, layer, streams[place], share_BT)
             means[place].append(means_2BD)
         jax.block_until_ready(streams)
-    return [np.moveaxis(np.concatenate(found), 0, 1) for found in means]
+    return [np.moveaxis(np.concatenate([*map(gathered, found)]), 0, 1) for found in means]
 
 
 def _layers(weights: Weights, config: ModelConfig) -> Iterator[Layer]:

@@ -3,7 +3,9 @@
 import numpy as np
 import pytest
 import toys
+from failed_array import FailedArray
 
+from eap_jax import streamed_circuit
 from eap_jax.circuit import circuit_losses, mean_writes
 from eap_jax.graph import edge_mask
 from eap_jax.streamed_circuit import circuit_losses_streamed, mean_writes_streamed
@@ -53,3 +55,18 @@ def test_mean_writes_are_those_in_memory_for_every_batch_of_one_reading():
     for batch, means_BWD in zip(batches, found, strict=True):
         np.testing.assert_allclose(means_BWD, mean_writes(PARAMS, batch, config=CONFIG), atol=1e-6)
     assert stored.readings == 1
+
+
+def test_losses_whose_allocation_failed_end_in_their_error(monkeypatch):
+    batch, mask_WR = toys.batch_of(TEXTS), edge_mask(CONFIG.num_layers)
+    failed = FailedArray(*batch.targets_BJ.shape)
+    monkeypatch.setattr(streamed_circuit, "_circuit_head", lambda *_, **__: failed)
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED"):
+        list(circuit_losses_streamed(Stored(), batch, [mask_WR], config=CONFIG))
+
+
+def test_mean_writes_whose_allocation_failed_end_in_its_error(monkeypatch):
+    failed = FailedArray(1, len(TEXTS), CONFIG.d_model)
+    monkeypatch.setattr(streamed_circuit, "mean_of", lambda *_: failed)
+    with pytest.raises(RuntimeError, match="^RESOURCE_EXHAUSTED"):
+        mean_writes_streamed(Stored(), [toys.batch_of(TEXTS)], config=CONFIG)
