@@ -18,7 +18,6 @@ from experiments.study.footprint import (
     WORKSPACE,
     Needs,
     Placed,
-    head_bytes,
     heads_bytes,
     seen_pairs,
     weight_bytes,
@@ -50,18 +49,30 @@ class Run:
 
 
 def cut_needs(model: Placed, run: Run) -> Needs:
-    """The larger of two programs: the texts run whole, and cuts resumed; see `eap_jax.ablation`."""
+    """The largest of the programs of `cut_programs`."""
+    return max(cut_programs(model, run).values(), key=lambda needs: needs.total)
+
+
+def cut_programs(model: Placed, run: Run) -> dict[str, Needs]:
+    """By name the texts run whole, cuts resumed, and their losses; see `eap_jax.ablation`.
+
+    Each with what lies beside it: the weights, and what cuts resume from.
+    """
     stream, layers = _stream_bytes(model, run), model.config.num_layers
-    whole = stream + _layer_bytes(model, run, 1)
-    copies = run.edges * (1 + len(READS)) * stream
-    resumed = copies + _layer_bytes(model, run, run.edges)
-    at_head = 2 * run.edges * stream + _head_bytes(model, run)
-    return Needs(
-        weights=weight_bytes(model),
-        writes=(1 + 2 * layers) * stream,
-        activations=(1 + layers) * stream,
-        work=WORKSPACE + max(whole, resumed, at_head),
-    )
+    work = {
+        "run_whole": stream + _layer_bytes(model, run, 1),
+        "resume": run.edges * (1 + len(READS)) * stream + _layer_bytes(model, run, run.edges),
+        "losses_at_head": 2 * run.edges * stream + _head_bytes(model, run),
+    }
+    return {
+        name: Needs(
+            weights=weight_bytes(model),
+            writes=(1 + 2 * layers) * stream,
+            activations=(1 + layers) * stream,
+            work=WORKSPACE + of_program,
+        )
+        for name, of_program in work.items()
+    }
 
 
 def circuit_needs(model: Placed, run: Run) -> Needs:
@@ -133,9 +144,14 @@ def _chosen_bytes(model: Placed, run: Run) -> int:
 
 
 def _head_bytes(model: Placed, run: Run) -> int:
-    own = model.own_rows(run.rows)
-    at_targets = own * run.targets * model.config.d_model * model.itemsize
-    return at_targets + head_bytes(model, own, run)
+    """What the head reads, and the logits of one of its chunks of targets, which are equal
+    (`eap_jax.head.map_targets`). Nothing goes back, so their softmax is summed up as it is made.
+    """
+    own, vocabulary = model.own_rows(run.rows), model.config.vocab_size
+    most = max(1, run.most_logits // (run.rows * vocabulary))
+    chunk = math.ceil(run.targets / math.ceil(run.targets / most))
+    numbers = run.targets * model.config.d_model + chunk * vocabulary // model.ways(vocabulary)
+    return own * numbers * model.itemsize
 
 
 def _largest_part(model: Placed) -> int:

@@ -1,15 +1,16 @@
 """What cuts and circuits are planned to need is what the compiler says."""
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from eap_jax.ablation import resume, run_whole
+from eap_jax.ablation import losses_at_head, resume, run_whole
 from eap_jax.circuit import circuit_losses
 from eap_jax.config import ModelConfig
-from eap_jax.objective import Batch
+from eap_jax.objective import Batch, self_entropy
 from eap_jax.parameters import parameter_shapes
 from eap_jax.sharding import abstract_mesh
 from experiments.study import fidelity_footprint
@@ -80,6 +81,23 @@ def test_cuts_need_what_the_compiler_says(config, edges):
     found = max(compiled_bytes(whole), compiled_bytes(cut))
     planned = planned_bytes(fidelity_footprint.cut_needs(*setting(config, edges)))
     assert planned == pytest.approx(found, rel=0.15), planned / found
+
+
+def test_losses_of_cuts_need_what_the_compiler_says():
+    """Of a vocabulary whose logits, all at once, are most of it."""
+    config, edges = dataclasses.replace(MLP, vocab_size=4096, num_layers=1), 4
+    last_EBTD = array(edges, ROWS, LENGTH, config.d_model)
+    model, run = setting(config, edges)
+    run = dataclasses.replace(run, most_logits=ROWS * TARGETS * config.vocab_size)
+    lowered = losses_at_head.lower(
+        parameters(config), BATCH, last_EBTD,
+        config=config, objective=self_entropy, most_logits=run.most_logits,
+    )  # fmt: skip
+    needs = fidelity_footprint.cut_programs(model, run)["losses_at_head"]
+    blocks = sum(math.prod(shape) for shape in parameter_shapes(config)["blocks"].values())
+    beside = needs.writes + needs.activations + 4 * (blocks + config.vocab_size * config.d_model)
+    planned = planned_bytes(needs) - beside
+    assert planned == pytest.approx(compiled_bytes(lowered), rel=0.15)
 
 
 @pytest.mark.parametrize("config", [MLP, ATTENTION], ids=["mlp", "attention"])
