@@ -22,7 +22,8 @@ from jax.experimental import topologies
 
 from converters import cuda_plugin
 from eap_jax.sharding import make_mesh, parse_mesh
-from experiments.bench.gpu_programs import Lowered, study_programs
+from experiments.bench.gpu_lowered import Lowered
+from experiments.bench.gpu_programs import study_programs
 from experiments.bench.gpu_targets import target_config
 from experiments.errors import InputError
 from experiments.study.cards import CARDS, Card, card_of

@@ -2,7 +2,7 @@
 `gpu_compile` compiles."""
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -11,12 +11,18 @@ from eap_jax.attribution import attribute_prefixes
 from eap_jax.block import Cache
 from eap_jax.config import ModelConfig
 from eap_jax.decoding import Rows, decode, prefill
-from eap_jax.objective import Batch
-from eap_jax.parameters import parameter_shapes
 from eap_jax.sampling import Sampling
-from eap_jax.sharding import decoding_layout, layout, parameter_shardings, row_sharding
+from eap_jax.sharding import decoding_layout, layout, row_sharding
+from experiments.bench.gpu_fidelity import fidelity_programs
+from experiments.bench.gpu_lowered import (
+    Lowered,
+    parameters,
+    rows_of,
+    separate_parameters,
+    text_batch,
+)
 from experiments.bench.programs import ALPHAS
-from experiments.study.footprint import Needs, Placed, Scored, cache_bytes
+from experiments.study.footprint import Placed, Scored, cache_bytes
 from experiments.study.forecast import COUNTED, PROMPT, TEXT
 from experiments.study.numerics import product_precision, use_numerics, weight_dtype
 from experiments.study.pairs import REGISTERED_DTYPE, SHAPES
@@ -24,28 +30,6 @@ from experiments.study.plan import plan_answers, plan_scores
 from experiments.study.settings import Study
 
 _KEY = jax.eval_shape(lambda: jax.random.key(0)).dtype
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Lowered:
-    """A program in one size, ready to be compiled.
-
-    Attributes:
-      program: its name.
-      rows, length: of its batch; `length` of a decoding program is that of its cache.
-      dtype: of weights and activations.
-      planned: what the plan says it needs.
-      beside: bytes of a device that other arrays take meanwhile.
-      lower: makes it; the work of tracing is done here.
-    """
-
-    program: str
-    rows: int
-    length: int
-    dtype: str
-    planned: Needs
-    beside: int
-    lower: Callable[[], jax.stages.Lowered]
 
 
 def study_programs(
@@ -66,6 +50,7 @@ def study_programs(
     yield from answer_programs(study, config, mesh, usable)
     use_numerics(study.numerics)
     yield from score_programs(study, config, mesh, usable)
+    yield from fidelity_programs(study, config, mesh, usable)
 
 
 def of_depth(config: ModelConfig, layers: int) -> ModelConfig:
@@ -114,7 +99,7 @@ def answer_programs(
 
 def lower_prefill(model: Placed, rows: int, width: int) -> jax.stages.Lowered:
     """Reading prompts of `width` slots; see `eap_jax.decoding.prefill`."""
-    array = _rows_of(model, rows)
+    array = rows_of(model, rows)
     return prefill.lower(
         separate_parameters(model),
         array((width,), jnp.int32),
@@ -129,7 +114,7 @@ def lower_prefill(model: Placed, rows: int, width: int) -> jax.stages.Lowered:
 def lower_decode(model: Placed, rows: int, slots: int) -> jax.stages.Lowered:
     """Decoding with a cache of `slots`; see `eap_jax.decoding.decode`."""
     config, layout = model.config, decoding_layout(model.config, model.mesh)
-    array = _rows_of(model, rows)
+    array = rows_of(model, rows)
     cache = jax.ShapeDtypeStruct(
         (rows, config.num_kv_heads, slots, config.head_dim),
         model.dtype,
@@ -146,13 +131,6 @@ def lower_decode(model: Placed, rows: int, slots: int) -> jax.stages.Lowered:
         sampling=Sampling(max_new_tokens=1, stop_tokens=(1,)),
         layout=layout,
     )
-
-
-def _rows_of(model: Placed, rows: int) -> Callable[..., jax.ShapeDtypeStruct]:
-    def array(shape: tuple[int, ...], dtype) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((rows, *shape), dtype, sharding=row_sharding(model.mesh))
-
-    return array
 
 
 def score_programs(
@@ -179,55 +157,16 @@ def score_programs(
         )
 
 
-def parameters(model: Placed) -> dict:
-    """The parameters as shapes on their mesh."""
-    return jax.tree.map(
-        lambda shape, sharding: jax.ShapeDtypeStruct(shape, model.dtype, sharding=sharding),
-        parameter_shapes(model.config),
-        parameter_shardings(model.config, model.mesh),
-        is_leaf=lambda leaf: isinstance(leaf, tuple),
-    )
-
-
-def separate_parameters(model: Placed) -> dict:
-    """The same with separate layers, as generation takes them."""
-    shapes = parameter_shapes(model.config)
-    block = {name: shape[1:] for name, shape in shapes["blocks"].items()}
-    placed = parameter_shardings(model.config, model.mesh, separate=True)
-
-    def arrays(shapes: dict, shardings: dict) -> dict:
-        return {
-            name: jax.ShapeDtypeStruct(shape, model.dtype, sharding=shardings[name])
-            for name, shape in shapes.items()
-        }
-
-    ends = {name: shape for name, shape in shapes.items() if name != "blocks"}
-    return arrays(ends, placed) | {
-        "blocks": tuple(arrays(block, shardings) for shardings in placed["blocks"])
-    }
-
-
 def lower_attribution(model: Placed, sizes: Scored) -> jax.stages.Lowered:
     """Attribution of one batch, for the last `sizes.losses` of `ALPHAS`."""
-    sharding = row_sharding(model.mesh)
-
-    def array(places: int, dtype=jnp.int32) -> jax.ShapeDtypeStruct:
-        return jax.ShapeDtypeStruct((sizes.rows, places), dtype, sharding=sharding)
-
-    weights_BJ = array(sizes.targets, jnp.float32)
-    batch = Batch(
-        tokens_BT=array(sizes.length),
-        positions_BJ=array(sizes.targets),
-        targets_BJ=array(sizes.targets),
-        weights_BJ=weights_BJ,
-    )
+    batch = text_batch(model, sizes)
     # The mean answer is twice the targets long, as in the bench's own comparison.
     cuts = [int(alpha * 2 * sizes.targets) for alpha in ALPHAS[-sizes.losses :]]
     prompt = sizes.length - sizes.targets
     return attribute_prefixes.lower(
         parameters(model),
         batch,
-        (weights_BJ,) * sizes.losses,
+        (batch.weights_BJ,) * sizes.losses,
         lengths=tuple(prompt + cut for cut in cuts),
         config=model.config,
         remat=sizes.remat,

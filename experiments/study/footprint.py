@@ -84,6 +84,7 @@ class HasTargets(Protocol):
     """A batch whose targets go through the output head, a chunk of them at a time; see `Scored`."""
 
     rows: int
+    length: int
     targets: int
     most_logits: int
 

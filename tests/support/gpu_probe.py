@@ -12,7 +12,7 @@ import jax
 
 from eap_jax.config import ModelConfig
 from experiments.bench import gpu_compile, gpu_programs
-from experiments.bench.gpu_programs import Lowered
+from experiments.bench.gpu_lowered import Lowered
 from experiments.study.footprint import (
     Placed,
     Scored,
