@@ -100,9 +100,9 @@ def place_parameters(params: dict, config: ModelConfig, mesh: Mesh) -> dict:
     return jax.device_put(params, parameter_shardings(config, mesh))
 
 
-def row_sharding(mesh: Mesh) -> NamedSharding:
-    """Where an array with rows first lies: its rows split over `data`."""
-    return NamedSharding(mesh, PartitionSpec("data"))
+def row_sharding(mesh: Mesh, axis: int = 0) -> NamedSharding:
+    """Where an array whose axis `axis` holds the rows lies: its rows split over `data`."""
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "data"))
 
 
 def place_batch(batch, mesh: Mesh):

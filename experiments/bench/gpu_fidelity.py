@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
 
 from eap_jax.ablation import WholeRun, losses_at_head, resume, run_whole
 from eap_jax.circuit import circuit_losses
@@ -16,6 +15,7 @@ from eap_jax.config import ModelConfig
 from eap_jax.graph import edge_mask
 from eap_jax.objective import self_entropy
 from eap_jax.parameters import head_name
+from eap_jax.sharding import row_sharding
 from experiments.bench.gpu_lowered import Lowered, parameters, share_bytes, text_batch
 from experiments.study.fidelity_footprint import Run, circuit_needs, cut_programs
 from experiments.study.fidelity_plan import plan_circuits, plan_cuts
@@ -84,11 +84,10 @@ def whole_run(model: Placed, run: Run) -> WholeRun:
     config = model.config
 
     def array(*before: int) -> jax.ShapeDtypeStruct:
-        places = PartitionSpec(*[None] * len(before), "data")
         return jax.ShapeDtypeStruct(
             (*before, run.rows, run.length, config.d_model),
             model.dtype,
-            sharding=NamedSharding(model.mesh, places),
+            sharding=row_sharding(model.mesh, axis=len(before)),
         )
 
     return WholeRun(
@@ -120,7 +119,7 @@ def lower_losses(model: Placed, run: Run) -> jax.stages.Lowered:
     last_EBTD = jax.ShapeDtypeStruct(
         (run.edges, run.rows, run.length, model.config.d_model),
         model.dtype,
-        sharding=NamedSharding(model.mesh, PartitionSpec(None, "data")),
+        sharding=row_sharding(model.mesh, axis=1),
     )
     return losses_at_head.lower(
         parameters(model),
