@@ -69,6 +69,8 @@ class ModelConfig:
       rotary_dim: how many numbers of a head are rotated, the first ones; even. None: all.
       layer_rotary: one entry a layer: whether its queries and keys are rotated. None instead of a
         tuple: all layers.
+      adapter_rank: rank of low-rank factors a and b beside every projection of the blocks, for training
+        without gradients of the weights: y = W x + b (a x). 0: there are none.
       local_rope_theta, local_rope_scaling: base and stretch of the rotary frequencies in layers with
         a window (Gemma 3, OLMo 3). None as base: windowed layers rotate as the others do.
 
@@ -105,6 +107,7 @@ class ModelConfig:
     layer_rotary: tuple[bool, ...] | None = None
     local_rope_theta: float | None = None
     local_rope_scaling: RopeScaling | None = None
+    adapter_rank: int = 0
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "num_kv_heads")

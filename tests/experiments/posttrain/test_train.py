@@ -10,7 +10,7 @@ import safetensors.numpy
 from converters.load import load_checkpoint
 from experiments.errors import InputError
 from experiments.posttrain import train
-from experiments.posttrain.algorithms import Recipe
+from experiments.posttrain.recipe import Recipe
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 START = REPOSITORY / "experiments" / "checkpoints" / "tiny_start"
