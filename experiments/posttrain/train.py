@@ -22,7 +22,8 @@ import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from converters.adapter_config import base_of, is_adapter
+from converters.adapter_base import base_of
+from converters.adapter_config import is_adapter
 from converters.checkpoint import save_tree
 from converters.load import load_checkpoint
 from converters.save import save_hf
