@@ -128,6 +128,9 @@ class ModelConfig:
                     f"{name}: expected one of {', '.join(map(repr, choices))}, "
                     f"found {getattr(self, name)!r}"
                 )
+        rank = self.adapter_rank
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+            raise ValueError(f"adapter_rank: expected a whole number from 0, found {rank!r}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, "
@@ -229,5 +232,7 @@ class ModelConfig:
             heads = self.num_heads + self.num_kv_heads if self.qk_norm == "full" else 2
             norms += heads * self.head_dim
         block = attention + 3 * self.d_model * self.d_ff + biases + norms
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        block += self.adapter_rank * (heads + 7 * self.d_model + 3 * self.d_ff)
         ends = self.vocab_size * self.d_model * (1 if self.tied_embeddings else 2) + self.d_model
         return self.num_layers * block + ends

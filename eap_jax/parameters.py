@@ -57,10 +57,11 @@ def parameter_axes(config: ModelConfig) -> dict:
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:
     """Size of each axis letter that occurs in the parameters."""
-    return {
+    sizes = {
         "L": config.num_layers, "V": config.vocab_size, "D": config.d_model, "F": config.d_ff,
-        "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim, "r": config.adapter_rank,
+        "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim,
     }  # fmt: skip
+    return sizes | {"r": config.adapter_rank} if config.adapter_rank else sizes
 
 
 def parameter_shapes(config: ModelConfig) -> dict:

@@ -3,7 +3,7 @@
     W' = W + alpha / rank * B A        A [rank, in] begins random, B [out, rank] begins at zero
 
 of every matrix in the blocks; embedding, norms and head stay. The factors of a stacked parameter are
-stacked too: A_LRI and B_LOR, with I and O its input and output numbers.
+stacked too: A_LrI and B_LOr, with I and O its input and output numbers.
 """
 
 import json
@@ -16,6 +16,8 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from converters.adapter_config import CONFIG, read_adapter_config
+from converters.families import LLAMA, key_of
+from converters.hf_config import read_family
 from converters.mapping import table
 from converters.staging import staged
 from eap_jax.config import ModelConfig
@@ -26,14 +28,30 @@ _MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "dow
 _WEIGHTS = "adapter_model.safetensors"
 
 
+def check_names(base: Path) -> None:
+    """Refuse a base whose matrices have other names than those that `save_adapter` writes.
+
+    Raises:
+      InputError: it does, as where one tensor holds several matrices.
+    """
+    family = read_family(base)
+    for name in PROJECTIONS:
+        found, expected = key_of(family, name)[0], key_of(LLAMA, name)[0]
+        if found != expected:
+            raise InputError(
+                f"{base}: expected a model whose matrices are called as Llama's ({expected}), found "
+                f"{found}; train all its weights with --rank=0"
+            )
+
+
 def initial_factors(params: dict, rank: int, key: jax.Array) -> dict:
     """Factors that change nothing yet: {name: {"a": [L, rank, I], "b": [L, O, rank]}}, float32.
 
     Args:
       params: the model's parameters, layers stacked.
       rank: of every product.
-      key: of A's random numbers, uniform in +- sqrt(3 / I), as peft's own initialisation (Kaiming with
-        a = sqrt(5) is +- 1 / sqrt(I); here the deviation is 1 / sqrt(I)).
+      key: of A's random numbers, uniform in +- sqrt(3 / I): their deviation is 1 / sqrt(I), so that A x
+        is about as large as the normalised x. Those of peft lie in +- 1 / sqrt(I).
     """
     factors = {}
     for name, part in zip(PROJECTIONS, jax.random.split(key, len(PROJECTIONS)), strict=True):
@@ -51,7 +69,7 @@ def merged(params: dict, factors: dict, alpha: float) -> dict:
     blocks = dict(params["blocks"])
     for name, pair in factors.items():
         weight, rank = blocks[name], pair["a"].shape[1]
-        change = alpha / rank * jnp.einsum("LOR,LRI->LOI", pair["b"], pair["a"])
+        change = alpha / rank * jnp.einsum("LOr,LrI->LOI", pair["b"], pair["a"])
         blocks[name] = weight + change.reshape(weight.shape).astype(weight.dtype)
     return params | {"blocks": blocks}
 

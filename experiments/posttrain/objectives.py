@@ -161,7 +161,7 @@ def values(critic: dict, batch: Responses, config: ModelConfig) -> jax.Array:
 
 
 def generalised_advantages(rewards_BJ, values_BJ, mask_BJ, *, decay: float):
-    """GAE without discount (Schulman et al. 2016): advantages and value targets, [B, T] each.
+    """GAE without discount (Schulman et al. 2016): advantages and value targets, [B, J] each.
 
     A_t = sum_k decay^k delta_{t+k},  delta_t = reward_t + V_{t+1} - V_t, with V = 0 after the end.
 
@@ -180,8 +180,8 @@ def generalised_advantages(rewards_BJ, values_BJ, mask_BJ, *, decay: float):
         return advantage_B, advantage_B
 
     start_B = jnp.zeros(delta_BJ.shape[0], delta_BJ.dtype)
-    _, advantage_TB = jax.lax.scan(back, start_B, (delta_BJ.T, mask_BJ.T), reverse=True)
-    return advantage_TB.T, (advantage_TB.T + values_BJ) * mask_BJ
+    _, advantage_JB = jax.lax.scan(back, start_B, (delta_BJ.T, mask_BJ.T), reverse=True)
+    return advantage_JB.T, (advantage_JB.T + values_BJ) * mask_BJ
 
 
 def moments(numbers: np.ndarray) -> tuple[float, float]:

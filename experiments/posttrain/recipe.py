@@ -1,6 +1,7 @@
 """The settings of one post-training run; an algorithm is one of them."""
 
 import dataclasses
+import math
 from typing import Literal
 
 import optax
@@ -73,6 +74,9 @@ class Recipe:
         for name in ("rank", "rows"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}: expected at least 0, found {getattr(self, name)}")
+
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(f"alpha: expected a positive number, found {self.alpha}")
 
     @property
     def responses_per_round(self) -> int:

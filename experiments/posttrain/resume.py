@@ -16,27 +16,41 @@ _DEFAULTS = {name: getattr(Recipe, name) for name in ("rank", "alpha", "rows")} 
 }
 
 
-def claim(output: Path, recipe: Recipe, start: Path | None, task: Task) -> None:
-    """Write the run's settings, or check that the directory is this run's."""
-    settings = dataclasses.asdict(recipe) | {
+def settings_of(recipe: Recipe, start: Path | None, task: Task) -> dict:
+    """What makes a run, as recipe.json holds it."""
+    return dataclasses.asdict(recipe) | {
         "task": task.name,
         "start_sha256": None if start is None else checkpoint_hash(start),
     }
+
+
+def check(output: Path, settings: dict) -> None:
+    """Refuse a directory that holds a run with other settings.
+
+    Raises:
+      InputError: it does.
+    """
     path = output / "recipe.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        found.pop("start_directory")
-        found = _DEFAULTS | found  # of before these settings were known
-        if found != settings:
-            changed = sorted(k for k in settings | found if settings.get(k) != found.get(k))
-            raise InputError(
-                f"{path}: the directory holds a run with other settings ({', '.join(changed)}); "
-                "choose another --output"
-            )
+    if not path.exists():
         return
-    output.mkdir(parents=True, exist_ok=True)
-    settings["start_directory"] = None if start is None else str(start)
-    path.write_text(json.dumps(settings, indent=2) + "\n")
+    found = json.loads(path.read_text())
+    found.pop("start_directory", None)
+    found = _DEFAULTS | found  # of before these settings were known
+    if found != settings:
+        changed = sorted(k for k in settings | found if settings.get(k) != found.get(k))
+        raise InputError(
+            f"{path}: the directory holds a run with other settings ({', '.join(changed)}); "
+            "choose another --output"
+        )
+
+
+def claim(output: Path, settings: dict, start: Path | None) -> None:
+    """Write the run's settings into a directory that holds none."""
+    path = output / "recipe.json"
+    if not path.exists():
+        output.mkdir(parents=True, exist_ok=True)
+        settings = settings | {"start_directory": None if start is None else str(start)}
+        path.write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def restore(output: Path, state: dict) -> tuple[dict, int]:

@@ -35,7 +35,7 @@ from experiments.errors import InputError
 from experiments.posttrain import low_rank, rollouts
 from experiments.posttrain.algorithms import Minibatch, initial_state, prepare, update
 from experiments.posttrain.recipe import ALGORITHMS, Recipe
-from experiments.posttrain.resume import claim, restore
+from experiments.posttrain.resume import check, claim, restore, settings_of
 from experiments.posttrain.source import Source
 from experiments.posttrain.task import TASKS, Task
 from experiments.posttrain.trained import Trained
@@ -91,11 +91,14 @@ def train(
     if start is None and (recipe.algorithm != "sft" or recipe.rank):
         what = recipe.algorithm if recipe.algorithm != "sft" else "training of low-rank factors"
         raise InputError(f"start: {what} needs a trained model to start from")
-    claim(output, recipe, start, task)
+    settings = settings_of(recipe, start, task)
+    check(output, settings)
     folder = output / "model"
     if folder.exists():
         return folder
     training = _begin(recipe, start, output, task)
+    # Only now: a start that does not fit leaves no directory behind.
+    claim(output, settings, start)
     _run_rounds(training, checkpoint_every)
     return folder
 
@@ -125,6 +128,7 @@ def _begin(recipe: Recipe, start: Path | None, output: Path, task: Task) -> _Tra
         config, trained, frozen = checkpoint.config, checkpoint.params, None
         if recipe.rank:
             frozen, key = trained, jax.random.key(recipe.seed)
+            low_rank.check_names(base)
             trained = low_rank.initial_factors(frozen, recipe.rank, key)
             if base != start:
                 trained = low_rank.read_factors(start, config, recipe.rank, recipe.alpha)
@@ -187,17 +191,19 @@ def _run_rounds(training: _Training, checkpoint_every: int) -> None:
             alpha=recipe.alpha, base=str(training.base.resolve()), dtype="float32",
         )  # fmt: skip
     else:
-        save_model(training.output / "model", model.config, state["params"])
+        save_model(training.output / "model", model.config, state["params"], training.tokenizer)
 
 
-def save_model(directory: Path, config: ModelConfig, params: dict, dtype: str = "float32") -> None:
-    """Write a tiny model with its tokenizer in Hugging Face format."""
-    tokenizer = build_tokenizer()
+def save_model(directory: Path, config: ModelConfig, params: dict, tokenizer) -> None:
+    """Write a model with its tokenizer in Hugging Face format, float32."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     staging = directory.with_name(directory.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
-    save_hf(staging, config, params, dtype=dtype, extra=ids | {"bos_token_id": None})
-    save_tokenizer(staging)
+    save_hf(staging, config, params, extra=ids | {"bos_token_id": tokenizer.bos_token_id})
+    if tokenizer.get_vocab() == build_tokenizer().get_vocab():
+        save_tokenizer(staging)
+    else:
+        tokenizer.save_pretrained(staging)
     staging.rename(directory)
 
 
@@ -247,7 +253,10 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-    recipe = Recipe(**{name: getattr(flags.FLAGS, name) for name in _FLAGS})
+    try:
+        recipe = Recipe(**{name: getattr(flags.FLAGS, name) for name in _FLAGS})
+    except ValueError as error:
+        raise InputError(str(error)) from None
     start = None if flags.FLAGS.start is None else Path(flags.FLAGS.start)
     model = train(
         recipe,
