@@ -15,7 +15,13 @@ setup(
     package_data={
         "eap_jax": ["py.typed"],
         "converters": ["py.typed"],
-        "experiments": ["py.typed", "checkpoints/**", "report/templates/**", "notebooks/*.ipynb"],
+        "experiments": [
+            "py.typed",
+            "arithmetic/*.json",
+            "checkpoints/**",
+            "report/templates/**",
+            "notebooks/*.ipynb",
+        ],
     },
     entry_points={
         "console_scripts": [

@@ -35,5 +35,6 @@ AXES: dict[str, str] = {
     "Z": "sets of weights of the samples (resamples of a bootstrap)",
     "m": "samples whose edges are ablated exactly, some of n",
     "n": "samples of a study",
+    "r": "rank of low-rank factors",
     "s": "samples of both sides in a row, 2n: those of base, then those of rl",
 }

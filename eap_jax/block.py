@@ -88,7 +88,7 @@ class Block(nn.Module):
         sizes = axis_sizes(self.config)
         for name, letters in block_axes(self.config).items():
             init = norm_init(self.config) if name.endswith("norm") else matrix_init
-            if name.endswith("bias"):
+            if name.endswith(("bias", "_b")):
                 init = nn.initializers.zeros
             shape = tuple(sizes[letter] for letter in letters)
             setattr(self, "p_" + name, self.param(name, init, shape, jnp.float32))
@@ -100,6 +100,9 @@ class Block(nn.Module):
         the compiler transpose the weight at each use.
         """
         y = linear(x, getattr(self, "p_" + name).reshape(-1, x.shape[-1]))
+        if rank := self.config.adapter_rank:
+            a, b = getattr(self, f"p_{name}_a"), getattr(self, f"p_{name}_b")
+            y = y + linear(linear(x, a.reshape(rank, -1)), b.reshape(-1, rank))
         return y + getattr(self, f"p_{name}_bias").reshape(-1).astype(x.dtype) if has_bias else y
 
     def _norm(self, x: jax.Array, name: str) -> jax.Array:

@@ -69,6 +69,8 @@ class ModelConfig:
       rotary_dim: how many numbers of a head are rotated, the first ones; even. None: all.
       layer_rotary: one entry a layer: whether its queries and keys are rotated. None instead of a
         tuple: all layers.
+      adapter_rank: rank of low-rank factors a and b beside every projection of the blocks, for training
+        without gradients of the weights: y = W x + b (a x). 0: there are none.
       local_rope_theta, local_rope_scaling: base and stretch of the rotary frequencies in layers with
         a window (Gemma 3, OLMo 3). None as base: windowed layers rotate as the others do.
 
@@ -105,6 +107,7 @@ class ModelConfig:
     layer_rotary: tuple[bool, ...] | None = None
     local_rope_theta: float | None = None
     local_rope_scaling: RopeScaling | None = None
+    adapter_rank: int = 0
 
     def __post_init__(self):
         sizes = ("vocab_size", "num_layers", "d_model", "d_ff", "num_heads", "num_kv_heads")
@@ -125,6 +128,9 @@ class ModelConfig:
                     f"{name}: expected one of {', '.join(map(repr, choices))}, "
                     f"found {getattr(self, name)!r}"
                 )
+        rank = self.adapter_rank
+        if isinstance(rank, bool) or not isinstance(rank, int) or rank < 0:
+            raise ValueError(f"adapter_rank: expected a whole number from 0, found {rank!r}")
         if self.num_heads % self.num_kv_heads:
             raise ValueError(
                 f"num_kv_heads: expected a divisor of num_heads {self.num_heads}, "
@@ -226,5 +232,7 @@ class ModelConfig:
             heads = self.num_heads + self.num_kv_heads if self.qk_norm == "full" else 2
             norms += heads * self.head_dim
         block = attention + 3 * self.d_model * self.d_ff + biases + norms
+        heads = 2 * (self.num_heads + self.num_kv_heads) * self.head_dim
+        block += self.adapter_rank * (heads + 7 * self.d_model + 3 * self.d_ff)
         ends = self.vocab_size * self.d_model * (1 if self.tied_embeddings else 2) + self.d_model
         return self.num_layers * block + ends

@@ -10,13 +10,20 @@ import jax
 
 from eap_jax.config import ModelConfig
 
+# Output and input axes of the blocks' matrices.
+PROJECTIONS = {
+    "q": ("NH", "D"), "k": ("KH", "D"), "v": ("KH", "D"), "o": ("D", "NH"),
+    "gate": ("F", "D"), "up": ("F", "D"), "down": ("D", "F"),
+}  # fmt: skip
+
 
 def block_axes(config: ModelConfig) -> dict[str, str]:
     """Axis letters of one block's parameters by name; with a leading L once layers are stacked."""
     axes = {
-        "attention_norm": "D", "q": "NHD", "k": "KHD", "v": "KHD", "o": "DNH",
-        "mlp_norm": "D", "gate": "FD", "up": "FD", "down": "DF",
-    }  # fmt: skip
+        "attention_norm": "D",
+        **{name: out + into for name, (out, into) in PROJECTIONS.items()},
+        "mlp_norm": "D",
+    }
     if config.norm_position == "post":
         del axes["attention_norm"], axes["mlp_norm"]
     if config.norm_position != "pre":
@@ -30,6 +37,9 @@ def block_axes(config: ModelConfig) -> dict[str, str]:
         axes |= {"o_bias": "D"}
     if config.mlp_bias:
         axes |= {"gate_bias": "F", "up_bias": "F", "down_bias": "D"}
+    if config.adapter_rank:
+        axes |= {f"{name}_a": "r" + letters for name, (_, letters) in PROJECTIONS.items()}
+        axes |= {f"{name}_b": letters + "r" for name, (letters, _) in PROJECTIONS.items()}
     return axes
 
 
@@ -47,10 +57,11 @@ def parameter_axes(config: ModelConfig) -> dict:
 
 def axis_sizes(config: ModelConfig) -> dict[str, int]:
     """Size of each axis letter that occurs in the parameters."""
-    return {
+    sizes = {
         "L": config.num_layers, "V": config.vocab_size, "D": config.d_model, "F": config.d_ff,
         "N": config.num_heads, "K": config.num_kv_heads, "H": config.head_dim,
     }  # fmt: skip
+    return sizes | {"r": config.adapter_rank} if config.adapter_rank else sizes
 
 
 def parameter_shapes(config: ModelConfig) -> dict:

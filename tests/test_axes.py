@@ -90,6 +90,7 @@ def test_the_declared_parameter_axes_are_in_the_glossary():
     config = ModelConfig(
         vocab_size=8, num_layers=1, d_model=4, d_ff=4, num_heads=1, num_kv_heads=1, head_dim=2,
         norm_eps=1e-6, rope_theta=1e4, qkv_bias=True, output_bias=True, mlp_bias=True,
+        adapter_rank=2,
     )  # fmt: skip
     axes = parameter_axes(config)
     letters = "".join(

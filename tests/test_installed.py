@@ -126,9 +126,11 @@ def test_the_wheel_holds_every_module_and_every_file_that_they_read(wheel):
 
     patterns = [f"{name}/**/*.py" for name in PACKAGES] + [f"{name}/py.typed" for name in PACKAGES]
     patterns += ["experiments/checkpoints/**/*", "experiments/report/templates/**/*"]
+    patterns += ["experiments/arithmetic/*.json"]
     expected = files(REPOSITORY, *patterns)
     assert {f"{name}/py.typed" for name in PACKAGES} <= expected
     assert "experiments/report/templates/report.html.j2" in expected
+    assert "experiments/arithmetic/tellings.json" in expected
     assert "experiments/checkpoints/tiny_grpo/model.safetensors" in expected
     assert files(wheel, *patterns) == expected
     assert not list(wheel.glob("tests*"))

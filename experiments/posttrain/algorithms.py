@@ -4,9 +4,7 @@
 one optimiser step along the unified gradient. Neither knows the algorithm otherwise.
 """
 
-import dataclasses
 import functools
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,258 +14,191 @@ import optax
 from eap_jax.config import ModelConfig
 from experiments.posttrain import objectives, rollouts
 from experiments.posttrain.objectives import Responses
+from experiments.posttrain.recipe import Recipe
+from experiments.posttrain.task import Task
+from experiments.posttrain.trained import Trained, beside
 
-Algorithm = Literal["sft", "grpo", "ppo", "dpo", "online_dpo"]
-ALGORITHMS = ("sft", "grpo", "ppo", "dpo", "online_dpo")
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """All settings of one training run; together with the start they determine its weights.
-
-    Attributes:
-      algorithm: one of `ALGORITHMS`.
-      seed: of the data and of the sampling.
-      rounds: passes of the loop, each with `updates` optimiser steps on `batch` responses.
-      updates, batch: optimiser steps a round, responses a step.
-      learning_rate, warmup: peak of AdamW after `warmup` steps; cosine decay to a tenth.
-      temperature: of the sampled responses (GRPO, PPO, both DPO).
-      group_size: responses a prompt (GRPO, both DPO).
-      clip: of the policy ratio (GRPO, PPO).
-      kl: weight of the pull to the reference (GRPO in the coefficient, PPO in the reward).
-      beta: DPO's scale of the log-ratios.
-      gae_decay: PPO's lambda.
-      critic_learning_rate: of PPO's value head and its trunk.
-      pool_prompts: prompts sampled for one pool of preference pairs.
-      pool_rounds: rounds that a pool serves (online DPO); DPO samples one pool for all rounds.
-    """
-
-    algorithm: Algorithm
-    seed: int
-    rounds: int
-    updates: int = 2
-    batch: int = 128
-    learning_rate: float = 1e-4
-    warmup: int = 10
-    temperature: float = 1.0
-    group_size: int = 8
-    clip: float = 0.2
-    kl: float = 0.02
-    beta: float = 0.1
-    gae_decay: float = 0.95
-    critic_learning_rate: float = 1e-3
-    pool_prompts: int = 1024
-    pool_rounds: int = 10
-
-    def __post_init__(self):
-        if self.algorithm not in ALGORITHMS:
-            raise ValueError(f"algorithm: expected one of {ALGORITHMS}, found {self.algorithm!r}")
-        for name in ("rounds", "updates", "batch", "group_size", "pool_prompts", "pool_rounds"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, found {getattr(self, name)}")
-        if self.responses_per_round % self.group_size:
-            raise ValueError(
-                f"group_size: expected a divisor of {self.responses_per_round} responses a round, "
-                f"found {self.group_size}"
-            )
-        if self.batch % 2:
-            raise ValueError(f"batch: expected an even number (pairs), found {self.batch}")
-
-    @property
-    def responses_per_round(self) -> int:
-        """Responses that one round trains on."""
-        return self.updates * self.batch
-
-    @property
-    def draws(self) -> int:
-        """Draws from D in one optimiser step: responses, or pairs of them."""
-        return self.batch // 2 if self.algorithm in ("dpo", "online_dpo") else self.batch
-
-    def optimiser(self) -> optax.GradientTransformation:
-        """AdamW with clipped gradients, warm-up and cosine decay."""
-        return _adamw(self.learning_rate, self.warmup, self.rounds * self.updates)
-
-    def critic_optimiser(self) -> optax.GradientTransformation:
-        """The same for PPO's value head."""
-        return _adamw(self.critic_learning_rate, self.warmup, self.rounds * self.updates)
+# Responses of one optimiser step, in the parts that go through the model one after the other.
+Minibatch = list[Responses]
 
 
-def _adamw(peak: float, warmup: int, steps: int) -> optax.GradientTransformation:
-    warmup = min(warmup, steps // 2)
-    schedule = optax.warmup_cosine_decay_schedule(0.0, peak, warmup, steps, peak / 10)
-    return optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adamw(schedule, b2=0.98, weight_decay=0.0)
-    )
-
-
-class Source:
-    """The data source D of one run: `round_data(state, n)` gives round n's responses.
-
-    Holds no state of its own beyond a cache of the current pool of pairs, which is a function of
-    the recipe, the start and (online) the policy at the pool's first round.
-    """
-
-    def __init__(self, recipe: Recipe, config: ModelConfig, tokenizer, reference: dict):
-        self.recipe, self.config, self.tokenizer = recipe, config, tokenizer
-        self.reference = reference
-        self._pool = None
-
-    def round_data(self, policy: dict, round_number: int) -> tuple[list, list, np.ndarray | None]:
-        """Prompts, responses and, if they were graded, rewards of one round."""
-        recipe = self.recipe
-        count = recipe.responses_per_round
-        if recipe.algorithm == "sft":
-            prompts, responses = rollouts.demonstrations(
-                self.tokenizer, recipe.seed, round_number, count
-            )
-            return prompts, responses, None
-        if recipe.algorithm in ("grpo", "ppo"):
-            group = recipe.group_size if recipe.algorithm == "grpo" else 1
-            sampled = self._sample(policy, round_number, count // group, group)
-            return sampled.prompts, sampled.responses, sampled.rewards_B
-        prompts, responses = self._pairs(policy, round_number)
-        rng = np.random.default_rng((recipe.seed, round_number))
-        chosen = rng.choice(len(prompts) // 2, count // 2, replace=len(prompts) < count)
-        order = np.stack([2 * chosen, 2 * chosen + 1], axis=1).ravel()
-        return [prompts[i] for i in order], [responses[i] for i in order], None
-
-    def needs_pool(self, round_number: int) -> bool:
-        """Whether this round begins by sampling preference pairs from the current policy."""
-        online = self.recipe.algorithm == "online_dpo"
-        return online and round_number % self.recipe.pool_rounds == 0
-
-    def _sample(self, policy, round_number, num_prompts, group_size):
-        return rollouts.sample_rollouts(
-            policy,
-            self.config,
-            self.tokenizer,
-            seed=self.recipe.seed,
-            round_number=round_number,
-            num_prompts=num_prompts,
-            group_size=group_size,
-            temperature=self.recipe.temperature,
-        )
-
-    def _pairs(self, policy, round_number):
-        if self._pool is None or self.needs_pool(round_number):
-            recipe = self.recipe
-            sampler = policy if recipe.algorithm == "online_dpo" else self.reference
-            number = round_number if recipe.algorithm == "online_dpo" else 0
-            sampled = self._sample(sampler, number, recipe.pool_prompts, recipe.group_size)
-            self._pool = rollouts.preference_pairs(sampled, recipe.group_size)
-            if not self._pool[0]:
-                raise ValueError(
-                    f"round {round_number}: no prompt has both a right and a wrong response"
-                )
-        return self._pool
-
-
-def prepare(recipe, config, state, reference, prompts, responses, rewards) -> list[Responses]:
+def prepare(
+    task: Task, model: Trained, state: dict, reference: dict, data: tuple
+) -> list[Minibatch]:
     """A round's minibatches, with the arrays that the algorithm's coefficient needs.
 
     Args:
-      recipe, config: settings.
-      state: parameters at the beginning of the round (`params`, and `critic` for PPO).
-      reference: parameters at the start of training.
-      prompts, responses: token ids from the source.
-      rewards: [responses] or None.
+      task: whose responses they are.
+      model: what is trained.
+      state: the state at the beginning of the round (`params`, and `critic` for PPO).
+      reference: the trained tree at the start of training.
+      data: prompts, responses and rewards from the source.
     """
-    packed = rollouts.pack(prompts, responses)
-    if recipe.algorithm != "sft":
-        packed = packed.replace(reference_BT=_log_p(reference, packed.tokens_BT, config))
-    if recipe.algorithm in ("grpo", "ppo"):
-        packed = packed.replace(old_BT=_log_p(state["params"], packed.tokens_BT, config))
+    prompts, responses, rewards = data
+    recipe = model.recipe
+    order = np.arange(len(prompts))
     if recipe.algorithm == "grpo":
-        groups = jnp.asarray(rewards).reshape(-1, recipe.group_size)
-        advantage_B1 = objectives.group_advantages(groups).reshape(-1, 1)
-        packed = packed.replace(advantage_BT=advantage_B1 * packed.mask_BT)
         # Rows of one group share a minibatch only by chance: the advantage is already fixed.
-        order = np.random.default_rng(recipe.seed).permutation(len(rewards))
-        packed = jax.tree.map(lambda leaf: leaf[order], packed)
-    if recipe.algorithm == "ppo":
-        packed = _with_advantages(packed, jnp.asarray(rewards), state["critic"], recipe, config)
-    split = [slice(i * recipe.batch, (i + 1) * recipe.batch) for i in range(recipe.updates)]
-    return [jax.tree.map(lambda leaf, rows=rows: leaf[rows], packed) for rows in split]
+        order = np.random.default_rng(recipe.seed).permutation(len(prompts))
+        groups = jnp.asarray(rewards).reshape(-1, recipe.group_size)
+        advantages = np.asarray(objectives.group_advantages(groups)).reshape(-1, 1)
+    minibatches = []
+    for first in range(0, len(order), recipe.batch):
+        parts = []
+        for rows in _parts(recipe, order[first : first + recipe.batch], prompts, responses):
+            packed = rollouts.pack(
+                [prompts[i] for i in rows], [responses[i] for i in rows], task.width_step
+            )
+            if recipe.algorithm != "sft":
+                packed = packed.replace(reference_BJ=model.log_probabilities(reference, packed))
+            if recipe.algorithm in ("grpo", "ppo"):
+                packed = packed.replace(old_BJ=model.log_probabilities(state["params"], packed))
+            if recipe.algorithm == "grpo":
+                packed = packed.replace(advantage_BJ=advantages[rows] * packed.mask_BJ)
+            if recipe.algorithm == "ppo":
+                packed = _with_advantages(
+                    packed, rewards[rows], state["critic"], model.frozen, recipe, model.config
+                )
+            parts.append(packed)
+        minibatches.append(parts)
+    return _standardised(minibatches) if recipe.algorithm == "ppo" else minibatches
 
 
-@functools.partial(jax.jit, static_argnames="config")
-def _log_p(params, tokens_BT, config):
-    return objectives.log_probabilities(params, tokens_BT, config)[0]
+def _parts(recipe: Recipe, rows: np.ndarray, prompts: list, responses: list) -> list[np.ndarray]:
+    """The rows of a step, those of like length together; a pair's two stay neighbours."""
+    if not recipe.rows or recipe.rows >= len(rows):
+        return [rows]
+    units = rows.reshape(-1, 2 if recipe.algorithm in ("dpo", "online_dpo") else 1)
+    lengths = [
+        (max(len(prompts[i]) for i in unit), max(len(responses[i]) for i in unit)) for unit in units
+    ]
+    ordered = units[sorted(range(len(units)), key=lambda place: lengths[place])].ravel()
+    return [ordered[i : i + recipe.rows] for i in range(0, len(ordered), recipe.rows)]
 
 
 @functools.partial(jax.jit, static_argnames=("recipe", "config"))
-def _with_advantages(packed: Responses, rewards_B, critic, recipe, config) -> Responses:
+def _with_advantages(packed: Responses, rewards_B, critic, frozen, recipe, config) -> Responses:
     """PPO: the reward arrives with the last token, the KL penalty with every token."""
-    mask_BT = packed.mask_BT
-    last_B = mask_BT.shape[1] - 1 - jnp.argmax(mask_BT[:, ::-1], axis=1)
-    rewards_BT = -recipe.kl * (packed.old_BT - packed.reference_BT) * mask_BT
-    rewards_BT = rewards_BT.at[jnp.arange(len(last_B)), last_B].add(rewards_B)
-    values_BT = objectives.values(critic, packed.tokens_BT, config)
-    advantage_BT, return_BT = objectives.generalised_advantages(
-        rewards_BT, values_BT, mask_BT, decay=recipe.gae_decay
+    mask_BJ = packed.mask_BJ
+    last_B = mask_BJ.shape[1] - 1 - jnp.argmax(mask_BJ[:, ::-1], axis=1)
+    rewards_BJ = -recipe.kl * (packed.old_BJ - packed.reference_BJ) * mask_BJ
+    rewards_BJ = rewards_BJ.at[jnp.arange(len(last_B)), last_B].add(rewards_B)
+    params, config = beside(recipe, config, frozen, critic)
+    values_BJ = objectives.values(params, packed, config)
+    advantage_BJ, return_BJ = objectives.generalised_advantages(
+        rewards_BJ, values_BJ, mask_BJ, decay=recipe.gae_decay
     )
-    return packed.replace(
-        advantage_BT=objectives.standardised(advantage_BT, mask_BT), return_BT=return_BT
-    )
+    return packed.replace(advantage_BJ=advantage_BJ, return_BJ=return_BJ)
 
 
-def coefficient(recipe: Recipe, log_p_BT: jax.Array, batch: Responses) -> jax.Array:
+def _standardised(minibatches: list[Minibatch]) -> list[Minibatch]:
+    """PPO's advantages shifted and scaled over all response tokens of the round."""
+    parts = [part for minibatch in minibatches for part in minibatch]
+    flat = [np.asarray(part.advantage_BJ)[np.asarray(part.mask_BJ) > 0] for part in parts]
+    mean, deviation = objectives.moments(np.concatenate(flat))
+    return [
+        [
+            part.replace(advantage_BJ=(part.advantage_BJ - mean) / deviation * part.mask_BJ)
+            for part in minibatch
+        ]
+        for minibatch in minibatches
+    ]
+
+
+def coefficient(recipe: Recipe, log_p_BJ: jax.Array, batch: Responses) -> jax.Array:
     """The gradient coefficient GC of the recipe's algorithm."""
     if recipe.algorithm == "sft":
-        return objectives.sft_coefficient(log_p_BT, batch)
+        return objectives.sft_coefficient(log_p_BJ, batch)
     if recipe.algorithm == "grpo":
-        return objectives.grpo_coefficient(log_p_BT, batch, clip=recipe.clip, kl=recipe.kl)
+        return objectives.grpo_coefficient(log_p_BJ, batch, clip=recipe.clip, kl=recipe.kl)
     if recipe.algorithm == "ppo":
-        return objectives.ppo_coefficient(log_p_BT, batch, clip=recipe.clip)
-    return objectives.dpo_coefficient(log_p_BT, batch, beta=recipe.beta)
+        return objectives.ppo_coefficient(log_p_BJ, batch, clip=recipe.clip)
+    return objectives.dpo_coefficient(log_p_BJ, batch, beta=recipe.beta)
 
 
-@functools.partial(jax.jit, static_argnames=("recipe", "config"), donate_argnames=("state",))
-def update(state: dict, batch: Responses, *, recipe: Recipe, config: ModelConfig):
-    """One optimiser step: (new state, means over response tokens of loss terms for the log)."""
+def update(state: dict, minibatch: Minibatch, model: Trained) -> tuple[dict, dict]:
+    """One optimiser step: (new state, means over response tokens of loss terms for the log).
 
-    def loss(params):
-        log_p_BT, entropy_BT = objectives.log_probabilities(params, batch.tokens_BT, config)
-        weight_BT = coefficient(recipe, log_p_BT, batch)
-        loss = objectives.surrogate(log_p_BT, weight_BT, batch.mask_BT, recipe.draws)
-        tokens = batch.mask_BT.sum()
-        return loss, {
-            "log_probability": (log_p_BT * batch.mask_BT).sum() / tokens,
-            "entropy": (entropy_BT * batch.mask_BT).sum() / tokens,
-            "length": tokens / batch.mask_BT.shape[0],
-        }
-
-    (_, figures), gradient = jax.value_and_grad(loss, has_aux=True)(state["params"])
+    The state's arrays are used up.
+    """
+    recipe, config, frozen = model.recipe, model.config, model.frozen
+    gradient = sums = critic_gradient = None
+    tokens = sum(float(part.mask_BJ.sum()) for part in minibatch)
+    for part in minibatch:
+        found = _gradient(recipe, config, frozen, state["params"], part)
+        gradient, sums = found if gradient is None else _added((gradient, sums), found)
+        if recipe.algorithm == "ppo":
+            found = _critic_gradient(recipe, config, frozen, state["critic"], part, tokens)
+            critic_gradient = found if critic_gradient is None else _added(critic_gradient, found)
+    count = sum(len(part.tokens_BT) for part in minibatch)
+    figures = {name: value / tokens for name, value in sums.items()} | {"length": tokens / count}
     figures["gradient_norm"] = optax.tree.norm(gradient)
-    step, optimiser = recipe.optimiser().update(gradient, state["optimiser"], state["params"])
-    state = state | {
-        "params": optax.apply_updates(state["params"], step),
-        "optimiser": optimiser,
-    }
+    state = _step(recipe, state, gradient)
     if recipe.algorithm == "ppo":
-        state, figures["value_loss"] = _fit_critic(state, batch, recipe, config)
+        figures["value_loss"], gradient = critic_gradient
+        state = _critic_step(recipe, state, gradient)
     return state, figures
 
 
-def _fit_critic(state, batch, recipe, config):
-    def loss(critic):
-        error_BT = objectives.values(critic, batch.tokens_BT, config) - batch.return_BT
-        return (jnp.square(error_BT) * batch.mask_BT).sum() / batch.mask_BT.sum()
+@functools.partial(jax.jit, static_argnames=("recipe", "config"))
+def _gradient(recipe, config, frozen, trained, batch: Responses):
+    """(Gradient of the surrogate, sums over response tokens for the log) of a part of a step."""
 
-    value_loss, gradient = jax.value_and_grad(loss)(state["critic"])
+    def loss(trained):
+        params, shape = beside(recipe, config, frozen, trained)
+        log_p_BJ, entropy_BJ = objectives.log_probabilities(params, batch, shape)
+        weight_BJ = coefficient(recipe, log_p_BJ, batch)
+        loss = objectives.surrogate(log_p_BJ, weight_BJ, batch.mask_BJ, recipe.draws)
+        return loss, {
+            "log_probability": (log_p_BJ * batch.mask_BJ).sum(),
+            "entropy": (entropy_BJ * batch.mask_BJ).sum(),
+        }
+
+    (_, sums), gradient = jax.value_and_grad(loss, has_aux=True)(trained)
+    return gradient, sums
+
+
+@functools.partial(jax.jit, static_argnames=("recipe", "config"))
+def _critic_gradient(recipe, config, frozen, critic, batch: Responses, tokens: float):
+    """(Squared error of the values, its gradient) of a part of a step with so many tokens in all."""
+
+    def loss(critic):
+        params, shape = beside(recipe, config, frozen, critic)
+        values_BJ = objectives.values(params, batch, shape)
+        return (jnp.square(values_BJ - batch.return_BJ) * batch.mask_BJ).sum() / tokens
+
+    return jax.value_and_grad(loss)(critic)
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _added(total, more):
+    return jax.tree.map(jnp.add, total, more)
+
+
+@functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+def _step(recipe: Recipe, state: dict, gradient: dict) -> dict:
+    step, optimiser = recipe.optimiser().update(gradient, state["optimiser"], state["params"])
+    return state | {
+        "params": optax.apply_updates(state["params"], step),
+        "optimiser": optimiser,
+    }
+
+
+@functools.partial(jax.jit, static_argnames="recipe", donate_argnames="state")
+def _critic_step(recipe: Recipe, state: dict, gradient: dict) -> dict:
     step, optimiser = recipe.critic_optimiser().update(
         gradient, state["critic_optimiser"], state["critic"]
     )
     critic = optax.apply_updates(state["critic"], step)
-    return state | {"critic": critic, "critic_optimiser": optimiser}, value_loss
+    return state | {"critic": critic, "critic_optimiser": optimiser}
 
 
-def initial_state(recipe: Recipe, config: ModelConfig, params: dict) -> dict:
-    """State before the first round: parameters, optimiser and, for PPO, the critic."""
-    state = {"params": params, "optimiser": recipe.optimiser().init(params)}
+def initial_state(recipe: Recipe, config: ModelConfig, trained: dict) -> dict:
+    """State before the first round: what is trained, its optimiser and, for PPO, the critic."""
+    state = {"params": trained, "optimiser": recipe.optimiser().init(trained)}
     if recipe.algorithm == "ppo":
         # The value head starts at zero, its trunk as a copy of the policy's.
-        critic = jax.tree.map(jnp.copy, params) | {"head": jnp.zeros((1, config.d_model))}
+        critic = jax.tree.map(jnp.copy, trained) | {"head": jnp.zeros((1, config.d_model))}
         state |= {"critic": critic, "critic_optimiser": recipe.critic_optimiser().init(critic)}
     # Where the parameters lie, as after each update: else the second update would compile again.
-    return jax.device_put(state, jax.tree.leaves(params)[0].sharding)
+    return jax.device_put(state, jax.tree.leaves(trained)[0].sharding)

@@ -11,58 +11,66 @@ from typing import NoReturn
 
 import numpy as np
 from absl import flags
+from tqdm import tqdm
 
 from converters.load import load_checkpoint
-from experiments.arithmetic.problems import DIFFICULTIES, draw_problems
-from experiments.arithmetic.tokenizer import build_tokenizer
 from experiments.binary import run_main
 from experiments.errors import InputError
 from experiments.posttrain import rollouts
+from experiments.posttrain.task import TASKS, Task
+from experiments.responses.tokenization import load_tokenizer
 
 TEST_SEED = 0
-TEST_QUESTIONS = 500
 _BATCH = 128
 
 
-def evaluate(checkpoint: Path, questions: int = TEST_QUESTIONS, seed: int = TEST_SEED) -> dict:
+def evaluate(
+    checkpoint: Path,
+    questions: int | None = None,
+    seed: int = TEST_SEED,
+    task: Task = TASKS["arithmetic"],
+) -> dict:
     """Accuracy, share of worked answers and mean response length on held-out questions.
 
     Args:
-      checkpoint: a model of the tiny family.
-      questions: how many, a third of each difficulty.
+      checkpoint: a model that knows the task's prompt.
+      questions: how many, each difficulty in turn; None: the task's own number.
       seed: of the questions.
+      task: whose questions.
 
     Returns:
       {"questions", "accuracy", "worked", "length" (tokens), "by_difficulty": {name: accuracy}}.
 
     Raises:
-      InputError: the model has another vocabulary than the tiny family.
+      InputError: the tokenizer does not know the task's words.
     """
     loaded = load_checkpoint(checkpoint, dtype="float32")
-    tokenizer = build_tokenizer()
-    if loaded.config.vocab_size != len(tokenizer):
+    tokenizer = load_tokenizer(checkpoint)
+    problems = task.draw_many(seed, questions or task.test_questions, "test")
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and any(unknown in ids for ids in task.prompts(tokenizer, problems)):
         raise InputError(
-            f"{checkpoint}: expected the tiny family's vocabulary of {len(tokenizer)} tokens, "
-            f"found {loaded.config.vocab_size}"
+            f"{checkpoint}: expected a tokenizer that knows the task {task.name}, found unknown words"
         )
-    problems = draw_problems(seed, questions, "test")
     right, worked, lengths = [], [], []
-    for first in range(0, questions, _BATCH):
-        part = problems[first : first + _BATCH]
-        greedy = rollouts.greedy_responses(loaded.params, loaded.config, tokenizer, part)
-        right.append(greedy.rewards_B)
-        worked.append(greedy.worked_B)
-        lengths += [len(response) for response in greedy.responses]
+    with tqdm(total=len(problems), desc="evaluate", unit="question", delay=5) as progress:
+        for first in range(0, len(problems), _BATCH):
+            part = problems[first : first + _BATCH]
+            greedy = rollouts.greedy_responses(task, loaded.params, loaded.config, tokenizer, part)
+            right.append(greedy.rewards_B)
+            worked.append(greedy.worked_B)
+            lengths += [len(response) for response in greedy.responses]
+            progress.update(len(part))
     right = np.concatenate(right)
     kinds = np.asarray([problem.difficulty for problem in problems])
     return {
-        "questions": questions,
+        "questions": len(problems),
         "accuracy": round(float(right.mean()), 4),
         "worked": round(float(np.concatenate(worked).mean()), 4),
         "length": round(float(np.mean(lengths)), 2),
         "by_difficulty": {
             kind: round(float(right[kinds == kind].mean()), 4)
-            for kind in DIFFICULTIES
+            for kind in task.difficulties
             if (kinds == kind).any()
         },
     }
@@ -70,7 +78,10 @@ def evaluate(checkpoint: Path, questions: int = TEST_QUESTIONS, seed: int = TEST
 
 def main(_) -> None:
     figures = evaluate(
-        Path(flags.FLAGS.checkpoint), questions=flags.FLAGS.questions, seed=flags.FLAGS.seed
+        Path(flags.FLAGS.checkpoint),
+        questions=flags.FLAGS.questions,
+        seed=flags.FLAGS.seed,
+        task=TASKS[flags.FLAGS.task],
     )
     for kind, accuracy in figures["by_difficulty"].items():
         print(f"{kind}: {accuracy:.1%}")
@@ -79,8 +90,11 @@ def main(_) -> None:
 
 def define_flags() -> None:
     """The program's flags."""
-    flags.DEFINE_string("checkpoint", None, "A model of the tiny family.", required=True)
-    flags.DEFINE_integer("questions", TEST_QUESTIONS, "Held-out questions.", lower_bound=1)
+    flags.DEFINE_string("checkpoint", None, "A model that was trained on the task.", required=True)
+    flags.DEFINE_enum("task", "arithmetic", list(TASKS), "Whose questions.")
+    flags.DEFINE_integer(
+        "questions", None, "Held-out questions; none: the task's own number.", lower_bound=1
+    )
     flags.DEFINE_integer("seed", TEST_SEED, "Seed of the questions.")
 
 

@@ -22,8 +22,9 @@ from experiments.arithmetic.tokenizer import build_tokenizer
 from experiments.binary import run_main
 from experiments.errors import InputError
 from experiments.posttrain import train
-from experiments.posttrain.algorithms import Recipe, initial_state
+from experiments.posttrain.algorithms import initial_state
 from experiments.posttrain.evaluate import evaluate
+from experiments.posttrain.recipe import Recipe
 
 START_ROUNDS = 600
 ARM_ROUNDS = 64

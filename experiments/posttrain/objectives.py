@@ -4,7 +4,7 @@
 
 (arXiv 2509.21044, after Shao et al. 2024). `surrogate` turns coefficients into a loss whose gradient
 is -grad J; each function below gives the GC of one algorithm. Coefficients are never differentiated.
-Axes: B responses, T positions of the target tokens.
+Axes: B responses, J response tokens.
 """
 
 import dataclasses
@@ -12,101 +12,122 @@ import dataclasses
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from eap_jax.config import ModelConfig
 from eap_jax.layers import rms_norm
 from eap_jax.objective import self_entropy
 from eap_jax.places import Places
-from eap_jax.transformer import Transformer
+from eap_jax.transformer import Transformer, unembed
 
 
 @flax.struct.dataclass
 class Responses:
-    """A batch of prompts with responses, padded on the right.
+    """A batch of prompts with responses: all prompts end in one column, where all responses begin.
 
     Attributes:
-      tokens_BT: int32, prompt, response and padding; one place longer than the other arrays.
-      mask_BT: float32, 1 where the *next* token belongs to the response.
-      old_BT: float32 log-probabilities of the next token when the response was sampled.
-      reference_BT: float32 log-probabilities under the reference model (the start of training).
-      advantage_BT: float32 advantage of the next token (GRPO: the same for a whole response).
-      return_BT: float32 target of the value head.
+      tokens_BT: int32, padding, prompt, response, padding.
+      start_B: int32, the column of each prompt's first token.
+      mask_BJ: float32, 1 on response tokens; the last J columns of the tokens are the responses'.
+      old_BJ: float32 log-probabilities of the tokens when the response was sampled.
+      reference_BJ: float32 log-probabilities under the reference model (the start of training).
+      advantage_BJ: float32 advantage of each token (GRPO: the same for a whole response).
+      return_BJ: float32 target of the value head.
     Algorithms leave what they do not use None.
     """
 
     tokens_BT: jax.Array
-    mask_BT: jax.Array
-    old_BT: jax.Array | None = None
-    reference_BT: jax.Array | None = None
-    advantage_BT: jax.Array | None = None
-    return_BT: jax.Array | None = None
+    start_B: jax.Array
+    mask_BJ: jax.Array
+    old_BJ: jax.Array | None = None
+    reference_BJ: jax.Array | None = None
+    advantage_BJ: jax.Array | None = None
+    return_BJ: jax.Array | None = None
+
+    @property
+    def targets_BJ(self) -> jax.Array:
+        """The responses' tokens."""
+        return self.tokens_BT[:, -self.mask_BJ.shape[1] :]
 
 
-def log_probabilities(params: dict, tokens_BT: jax.Array, config: ModelConfig):
-    """Log-probability of each next token and entropy of its distribution, float32 [B, T-1] each.
+def log_probabilities(params: dict, batch: Responses, config: ModelConfig):
+    """Log-probability of each response token and entropy of its distribution, float32 [B, J] each."""
+    stream_BJD = _streams(params, batch, config)
+    logits_BJV = unembed(config, params, stream_BJD).astype(jnp.float32)
+    log_p_BJV = jax.nn.log_softmax(logits_BJV, axis=-1)
+    entropy_BJ = -jnp.sum(jnp.exp(log_p_BJV) * log_p_BJV, axis=-1)
+    return -self_entropy(logits_BJV, batch.targets_BJ), entropy_BJ
+
+
+def _streams(params: dict, batch: Responses, config: ModelConfig) -> jax.Array:
+    """The last stream before each response token, [B, J, D].
 
     Recomputes each layer in the backward pass: at the tiny family's size moving activations costs
     more than computing them again.
     """
-    model = Transformer(config, remat=True)
-    logits_BTV = model.apply({"params": params}, tokens_BT[:, :-1]).logits.astype(jnp.float32)
-    log_p_BTV = jax.nn.log_softmax(logits_BTV, axis=-1)
-    entropy_BT = -jnp.sum(jnp.exp(log_p_BTV) * log_p_BTV, axis=-1)
-    return -self_entropy(logits_BTV, tokens_BT[:, 1:]), entropy_BT
+    tokens_BT = batch.tokens_BT[:, :-1]
+    length = tokens_BT.shape[1]
+    places = Places.of_slots(config, jnp.arange(length), length, batch.start_B, whole=True)
+    # The trunk alone: it needs no output head, and a critic has none.
+    model = Transformer(dataclasses.replace(config, tied_embeddings=True), remat=True)
+    variables = {"params": {name: leaf for name, leaf in params.items() if name != "head"}}
+    stream_BTD = model.apply(variables, tokens_BT, method=Transformer.embed)
+    stream_BTD, _ = model.apply(variables, stream_BTD, places, method=Transformer.run_blocks)
+    return stream_BTD[:, -batch.mask_BJ.shape[1] :]
 
 
-def surrogate(log_p_BT, coefficient_BT, mask_BT, draws: int) -> jax.Array:
+def surrogate(log_p_BJ, coefficient_BJ, mask_BJ, draws: int) -> jax.Array:
     """Scalar whose gradient is -grad J.
 
     Args:
-      log_p_BT: log-probabilities of the next tokens; the only argument that is differentiated.
-      coefficient_BT: GC of each token.
-      mask_BT: 1 on response tokens.
+      log_p_BJ: log-probabilities of the next tokens; the only argument that is differentiated.
+      coefficient_BJ: GC of each token.
+      mask_BJ: 1 on response tokens.
       draws: number of draws from D in the batch, over which the expectation averages (responses,
         or pairs for DPO).
     """
-    coefficient_BT = jax.lax.stop_gradient(coefficient_BT) * mask_BT
-    length_B = jnp.maximum(mask_BT.sum(axis=1), 1)
-    return -jnp.sum(jnp.sum(coefficient_BT * log_p_BT, axis=1) / length_B) / draws
+    coefficient_BJ = jax.lax.stop_gradient(coefficient_BJ) * mask_BJ
+    length_B = jnp.maximum(mask_BJ.sum(axis=1), 1)
+    return -jnp.sum(jnp.sum(coefficient_BJ * log_p_BJ, axis=1) / length_B) / draws
 
 
-def sft_coefficient(log_p_BT, batch: Responses) -> jax.Array:
+def sft_coefficient(log_p_BJ, batch: Responses) -> jax.Array:
     """SFT: D is a fixed set of demonstrations, GC = 1."""
-    return jnp.ones_like(log_p_BT)
+    return jnp.ones_like(log_p_BJ)
 
 
-def clipped_coefficient(log_p_BT, batch: Responses, clip: float) -> jax.Array:
+def clipped_coefficient(log_p_BJ, batch: Responses, clip: float) -> jax.Array:
     """Gradient coefficient of the clipped policy ratio (Schulman et al. 2017).
 
     GC = ratio * A, with ratio = pi / pi_old, and 0 where the clip is active: the ratio has already
     moved further than `clip` in the direction that the advantage asks for.
     """
-    ratio_BT = jnp.exp(log_p_BT - batch.old_BT)
-    spent_BT = jnp.where(batch.advantage_BT > 0, ratio_BT > 1 + clip, ratio_BT < 1 - clip)
-    return jnp.where(spent_BT, 0.0, ratio_BT * batch.advantage_BT)
+    ratio_BJ = jnp.exp(log_p_BJ - batch.old_BJ)
+    spent_BJ = jnp.where(batch.advantage_BJ > 0, ratio_BJ > 1 + clip, ratio_BJ < 1 - clip)
+    return jnp.where(spent_BJ, 0.0, ratio_BJ * batch.advantage_BJ)
 
 
-def grpo_coefficient(log_p_BT, batch: Responses, *, clip: float, kl: float) -> jax.Array:
+def grpo_coefficient(log_p_BJ, batch: Responses, *, clip: float, kl: float) -> jax.Array:
     """GRPO: D are groups sampled from the policy, GC = clipped advantage + kl (pi_ref / pi - 1)."""
-    toward_reference_BT = jnp.exp(batch.reference_BT - log_p_BT) - 1
-    return clipped_coefficient(log_p_BT, batch, clip) + kl * toward_reference_BT
+    toward_reference_BJ = jnp.exp(batch.reference_BJ - log_p_BJ) - 1
+    return clipped_coefficient(log_p_BJ, batch, clip) + kl * toward_reference_BJ
 
 
-def ppo_coefficient(log_p_BT, batch: Responses, *, clip: float) -> jax.Array:
+def ppo_coefficient(log_p_BJ, batch: Responses, *, clip: float) -> jax.Array:
     """PPO: D is sampled from the policy, GC = clipped GAE advantage; the KL is in the reward."""
-    return clipped_coefficient(log_p_BT, batch, clip)
+    return clipped_coefficient(log_p_BJ, batch, clip)
 
 
-def dpo_coefficient(log_p_BT, batch: Responses, *, beta: float) -> jax.Array:
+def dpo_coefficient(log_p_BJ, batch: Responses, *, beta: float) -> jax.Array:
     """DPO: D are preference pairs; rows are chosen, rejected, chosen, rejected, ...
 
     GC = + sigmoid(beta (r_rejected - r_chosen)) on the chosen response and the negative of it on the
     rejected one; r is the log-ratio of policy to reference, summed over the response.
     """
-    ratio_B = jnp.sum((log_p_BT - batch.reference_BT) * batch.mask_BT, axis=1)
+    ratio_B = jnp.sum((log_p_BJ - batch.reference_BJ) * batch.mask_BJ, axis=1)
     chosen, rejected = ratio_B[0::2], ratio_B[1::2]
     weight = jax.nn.sigmoid(beta * (rejected - chosen))
-    return jnp.stack([weight, -weight], axis=1).reshape(-1, 1) * jnp.ones_like(log_p_BT)
+    return jnp.stack([weight, -weight], axis=1).reshape(-1, 1) * jnp.ones_like(log_p_BJ)
 
 
 def group_advantages(rewards_PG: jax.Array) -> jax.Array:
@@ -123,52 +144,46 @@ def group_advantages(rewards_PG: jax.Array) -> jax.Array:
     return jnp.where(deviation > 0, centred / jnp.where(deviation > 0, deviation, 1.0), 0.0)
 
 
-def values(critic: dict, tokens_BT: jax.Array, config: ModelConfig) -> jax.Array:
-    """The value head's estimate of the final reward before each next token, [B, T-1] float32.
+def values(critic: dict, batch: Responses, config: ModelConfig) -> jax.Array:
+    """The value head's estimate of the final reward before each response token, [B, J] float32.
 
     Args:
       critic: a parameter tree whose `head` is the value head, [1, D]; its trunk is its own, so that
         fitting values leaves the policy's weights alone.
-      tokens_BT: texts.
+      batch: texts.
       config: the policy's.
     """
-    # The trunk alone: a tied model has no output head of its own.
-    model = Transformer(dataclasses.replace(config, tied_embeddings=True), remat=True)
-    places = Places.of_texts(config, tokens_BT.shape[1] - 1)
-    variables = {"params": {name: leaf for name, leaf in critic.items() if name != "head"}}
-    stream_BTD = model.apply(variables, tokens_BT[:, :-1], method=Transformer.embed)
-    stream_BTD, _ = model.apply(variables, stream_BTD, places, method=Transformer.run_blocks)
-    stream_BTD = rms_norm(stream_BTD, critic["final_norm"], config.norm_eps)
-    return jnp.einsum("BTD,VD->BTV", stream_BTD, critic["head"])[..., 0]
+    stream_BJD = _streams(critic, batch, config)
+    stream_BJD = rms_norm(
+        stream_BJD, critic["final_norm"], config.norm_eps, config.norm_gain_offset
+    )
+    return jnp.einsum("BJD,VD->BJV", stream_BJD, critic["head"])[..., 0]
 
 
-def generalised_advantages(rewards_BT, values_BT, mask_BT, *, decay: float):
-    """GAE without discount (Schulman et al. 2016): advantages and value targets, [B, T] each.
+def generalised_advantages(rewards_BJ, values_BJ, mask_BJ, *, decay: float):
+    """GAE without discount (Schulman et al. 2016): advantages and value targets, [B, J] each.
 
     A_t = sum_k decay^k delta_{t+k},  delta_t = reward_t + V_{t+1} - V_t, with V = 0 after the end.
 
     Args:
-      rewards_BT: reward received after each next token.
-      values_BT: estimates before each next token.
-      mask_BT: 1 on response tokens, which are consecutive.
+      rewards_BJ: reward received after each next token.
+      values_BJ: estimates before each next token.
+      mask_BJ: 1 on response tokens, which are consecutive.
       decay: lambda in [0, 1]; 1 gives return minus value.
     """
-    following_BT = jnp.pad(values_BT[:, 1:] * mask_BT[:, 1:], [(0, 0), (0, 1)])
-    delta_BT = (rewards_BT + following_BT - values_BT) * mask_BT
+    following_BJ = jnp.pad(values_BJ[:, 1:] * mask_BJ[:, 1:], [(0, 0), (0, 1)])
+    delta_BJ = (rewards_BJ + following_BJ - values_BJ) * mask_BJ
 
     def back(advantage_B, step):
         delta_B, mask_B = step
         advantage_B = (delta_B + decay * advantage_B) * mask_B
         return advantage_B, advantage_B
 
-    start_B = jnp.zeros(delta_BT.shape[0], delta_BT.dtype)
-    _, advantage_TB = jax.lax.scan(back, start_B, (delta_BT.T, mask_BT.T), reverse=True)
-    return advantage_TB.T, (advantage_TB.T + values_BT) * mask_BT
+    start_B = jnp.zeros(delta_BJ.shape[0], delta_BJ.dtype)
+    _, advantage_JB = jax.lax.scan(back, start_B, (delta_BJ.T, mask_BJ.T), reverse=True)
+    return advantage_JB.T, (advantage_JB.T + values_BJ) * mask_BJ
 
 
-def standardised(advantage_BT, mask_BT) -> jax.Array:
-    """Advantages shifted and scaled to mean 0 and deviation 1 over the batch's response tokens."""
-    count = mask_BT.sum()
-    mean = (advantage_BT * mask_BT).sum() / count
-    variance = (jnp.square(advantage_BT - mean) * mask_BT).sum() / count
-    return (advantage_BT - mean) * jax.lax.rsqrt(variance + 1e-8) * mask_BT
+def moments(numbers: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of PPO's advantages, by which they are shifted and scaled; never zero."""
+    return float(numbers.mean()), float(np.sqrt(numbers.var() + 1e-8))

@@ -11,14 +11,10 @@ import numpy as np
 
 from eap_jax.config import ModelConfig
 from eap_jax.generation import Sampling, generate
-from experiments.arithmetic.problems import Problem, draw_problem, draw_style
 from experiments.grading.grade import grade
 from experiments.posttrain.objectives import Responses
+from experiments.posttrain.task import Problem, Task
 
-# Longest worked answer of the task with its stop token, and longest worked text that is read; both
-# checked by a test. A sampled response that rambles past it on a long prompt is cut there.
-MAX_NEW_TOKENS = 46
-MAX_LENGTH = 80
 _DECODED_TOGETHER = 512
 
 
@@ -39,16 +35,18 @@ class Rollouts:
     worked_B: np.ndarray
 
 
-def demonstrations(tokenizer, seed: int, round_number: int, count: int) -> tuple[list, list]:
+def demonstrations(
+    task: Task, tokenizer, seed: int, round_number: int, count: int
+) -> tuple[list, list]:
     """Prompts and demonstrated responses of `count` fresh training problems, as token ids."""
     rng = random.Random(f"demonstrations-{seed}-{round_number}")
-    problems = [draw_problem(rng, "train") for _ in range(count)]
-    prompts = tokenizer([p.prompt for p in problems])["input_ids"]
-    responses = tokenizer([p.solution(draw_style(rng, p)) for p in problems])["input_ids"]
-    return prompts, [[*response, tokenizer.eos_token_id] for response in responses]
+    problems = [task.draw(rng, "train") for _ in range(count)]
+    texts = [problem.solution(task.draw_style(rng, problem)) for problem in problems]
+    return task.prompts(tokenizer, problems), task.solutions(tokenizer, texts)
 
 
 def sample_rollouts(
+    task: Task,
     params: dict,
     config: ModelConfig,
     tokenizer,
@@ -61,11 +59,11 @@ def sample_rollouts(
 ) -> Rollouts:
     """Responses of a model to fresh training problems, `group_size` to each, groups adjacent."""
     rng = random.Random(f"prompts-{seed}-{round_number}")
-    problems = [draw_problem(rng, "train") for _ in range(num_prompts)]
+    problems = [task.draw(rng, "train") for _ in range(num_prompts)]
     problems = [problem for problem in problems for _ in range(group_size)]
-    prompts = tokenizer([problem.prompt for problem in problems])["input_ids"]
+    prompts = task.prompts(tokenizer, problems)
     sampling = Sampling(
-        max_new_tokens=MAX_NEW_TOKENS,
+        max_new_tokens=task.max_new_tokens,
         stop_tokens=(tokenizer.eos_token_id,),
         temperature=temperature,
     )
@@ -78,15 +76,16 @@ def sample_rollouts(
         sampling=sampling,
         key=keys,
         rows=_DECODED_TOGETHER,
-        limits=[min(MAX_NEW_TOKENS, MAX_LENGTH + 1 - len(prompt)) for prompt in prompts],
     )
     return _graded(problems, prompts, responses, tokenizer)
 
 
-def greedy_responses(params, config, tokenizer, problems: list[Problem]) -> Rollouts:
+def greedy_responses(
+    task: Task, params: dict, config: ModelConfig, tokenizer, problems: list[Problem]
+) -> Rollouts:
     """Greedy responses to given problems, graded."""
-    prompts = tokenizer([problem.prompt for problem in problems])["input_ids"]
-    sampling = Sampling(max_new_tokens=MAX_NEW_TOKENS, stop_tokens=(tokenizer.eos_token_id,))
+    prompts = task.prompts(tokenizer, problems)
+    sampling = Sampling(max_new_tokens=task.max_new_tokens, stop_tokens=(tokenizer.eos_token_id,))
     responses = generate(params, prompts, config=config, sampling=sampling)
     return _graded(problems, prompts, responses, tokenizer)
 
@@ -108,23 +107,22 @@ def preference_pairs(rollouts: Rollouts, group_size: int) -> tuple[list, list]:
     return prompts, responses
 
 
-def pack(prompts: list[list[int]], responses: list[list[int]]) -> Responses:
-    """Prompts and responses as one padded batch of MAX_LENGTH + 1 tokens a row.
-
-    Raises:
-      ValueError: a text is longer.
-    """
-    tokens_BT = np.zeros((len(prompts), MAX_LENGTH + 1), np.int32)
-    mask_BT = np.zeros((len(prompts), MAX_LENGTH), np.float32)
+def pack(prompts: list[list[int]], responses: list[list[int]], step: int) -> Responses:
+    """Prompts and responses as one padded batch: all prompts end in one column, where all responses
+    begin, and both parts are widened to a multiple of `step` columns."""
+    before = _rounded_up(max(map(len, prompts)), step)
+    width = _rounded_up(max(map(len, responses)), step)
+    tokens_BT = np.zeros((len(prompts), before + width), np.int32)
+    mask_BJ = np.zeros((len(prompts), width), np.float32)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        text = prompt + response
-        if len(text) > MAX_LENGTH + 1:
-            raise ValueError(
-                f"text {row}: expected at most {MAX_LENGTH + 1} tokens, found {len(text)}"
-            )
-        tokens_BT[row, : len(text)] = text
-        mask_BT[row, len(prompt) - 1 : len(text) - 1] = 1
-    return Responses(tokens_BT=tokens_BT, mask_BT=mask_BT)
+        tokens_BT[row, before - len(prompt) : before + len(response)] = prompt + response
+        mask_BJ[row, : len(response)] = 1
+    start_B = np.asarray([before - len(prompt) for prompt in prompts], np.int32)
+    return Responses(tokens_BT=tokens_BT, start_B=start_B, mask_BJ=mask_BJ)
+
+
+def _rounded_up(length: int, step: int) -> int:
+    return -(-length // step) * step
 
 
 def _graded(problems, prompts, responses, tokenizer) -> Rollouts:

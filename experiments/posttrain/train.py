@@ -14,31 +14,32 @@ import math
 import shutil
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import flags
 from tqdm import tqdm
 
-from converters.checkpoint import load_tree, save_tree
-from converters.load import checkpoint_hash, load_checkpoint
+from converters.adapter_base import base_of
+from converters.adapter_config import is_adapter
+from converters.checkpoint import save_tree
+from converters.load import load_checkpoint
 from converters.save import save_hf
 from eap_jax.config import ModelConfig
 from eap_jax.transformer import init_parameters
-from experiments.arithmetic.problems import draw_problems
 from experiments.arithmetic.tokenizer import build_tokenizer, save_tokenizer
 from experiments.binary import run_main
 from experiments.errors import InputError
-from experiments.posttrain import rollouts
-from experiments.posttrain.algorithms import (
-    ALGORITHMS,
-    Recipe,
-    Source,
-    initial_state,
-    prepare,
-    update,
-)
+from experiments.posttrain import low_rank, rollouts
+from experiments.posttrain.algorithms import Minibatch, initial_state, prepare, update
+from experiments.posttrain.recipe import ALGORITHMS, Recipe
+from experiments.posttrain.resume import check, claim, restore, settings_of
+from experiments.posttrain.source import Source
+from experiments.posttrain.task import TASKS, Task
+from experiments.posttrain.trained import Trained
+from experiments.responses.tokenization import load_tokenizer
 
 _PROBE_SEED = 7_000_000  # development problems of the training split, for the curves in the log
 _PROBE_PROBLEMS = 192
@@ -59,17 +60,25 @@ def family_config(tokenizer) -> ModelConfig:
     )
 
 
-def train(recipe: Recipe, start: Path | None, output: Path, checkpoint_every: int) -> Path:
+def train(
+    recipe: Recipe,
+    start: Path | None,
+    output: Path,
+    checkpoint_every: int,
+    task: Task = TASKS["arithmetic"],
+) -> Path:
     """Run or continue one training.
 
     Args:
       recipe: the settings.
-      start: Hugging Face checkpoint to start from, or None for random weights.
+      start: checkpoint to start from (with `recipe.rank` perhaps a LoRA folder that an earlier
+        training made, whose factors are trained on), or None for random weights of the tiny family.
       output: directory of this run; continues what is there if its recipe is the same.
       checkpoint_every: rounds between checkpoints.
+      task: what is trained on.
 
     Returns:
-      directory of the final model.
+      directory of the final model; with `recipe.rank` a LoRA folder.
 
     Raises:
       InputError: the output belongs to a run with other settings, or the settings do not fit.
@@ -79,80 +88,134 @@ def train(recipe: Recipe, start: Path | None, output: Path, checkpoint_every: in
             f"checkpoint_every: expected a multiple of pool_rounds {recipe.pool_rounds}, so that a "
             f"resumed run samples the same pairs, found {checkpoint_every}"
         )
-    tokenizer = build_tokenizer()
+    if start is None and (recipe.algorithm != "sft" or recipe.rank):
+        what = recipe.algorithm if recipe.algorithm != "sft" else "training of low-rank factors"
+        raise InputError(f"start: {what} needs a trained model to start from")
+    settings = settings_of(recipe, start, task)
+    check(output, settings)
+    folder = output / "model"
+    if folder.exists():
+        return folder
+    training = _begin(recipe, start, output, task)
+    # Only now: a start that does not fit leaves no directory behind.
+    claim(output, settings, start)
+    _run_rounds(training, checkpoint_every)
+    return folder
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Training:
+    """A training at work: its task, its model, and the trained tree that it began with."""
+
+    task: Task
+    model: Trained
+    tokenizer: Any
+    reference: dict
+    base: Path | None
+    output: Path
+
+
+def _begin(recipe: Recipe, start: Path | None, output: Path, task: Task) -> _Training:
     if start is None:
-        if recipe.algorithm != "sft":
-            raise InputError(f"start: {recipe.algorithm} needs a trained model to start from")
+        tokenizer = build_tokenizer()
         config = family_config(tokenizer)
-        params = init_parameters(config, jax.random.key(recipe.seed))
+        trained = init_parameters(config, jax.random.key(recipe.seed))
+        frozen = base = None
     else:
-        checkpoint = load_checkpoint(start, dtype="float32")
-        config, params = checkpoint.config, checkpoint.params
-        if config.vocab_size != len(tokenizer):
+        tokenizer = load_tokenizer(start)
+        base = base_of(start) if recipe.rank and is_adapter(start) else start
+        checkpoint = load_checkpoint(base, dtype="float32")
+        config, trained, frozen = checkpoint.config, checkpoint.params, None
+        if recipe.rank:
+            frozen, key = trained, jax.random.key(recipe.seed)
+            low_rank.check_names(base)
+            trained = low_rank.initial_factors(frozen, recipe.rank, key)
+            if base != start:
+                trained = low_rank.read_factors(start, config, recipe.rank, recipe.alpha)
+        unknown = len(tokenizer) - config.vocab_size
+        if unknown > 0:
             raise InputError(
-                f"{start}: expected the tiny family's vocabulary of {len(tokenizer)} tokens, "
-                f"found {config.vocab_size}"
+                f"{start}: expected a tokenizer of at most {config.vocab_size} tokens, as the model "
+                f"has, found {len(tokenizer)}"
             )
-    _claim(output, recipe, start)
-    model = output / "model"
-    if model.exists():
-        return model
-    state, first_round = _restore(output, initial_state(recipe, config, params))
-    _run_rounds(recipe, config, tokenizer, params, state, first_round, output, checkpoint_every)
-    return model
+    return _Training(
+        task=task,
+        model=Trained(recipe=recipe, config=config, frozen=frozen),
+        tokenizer=tokenizer,
+        # The state is donated to every update; the reference is used in all rounds.
+        reference=jax.tree.map(np.asarray, trained),
+        base=base,
+        output=output,
+    )
 
 
-def _run_rounds(recipe, config, tokenizer, reference, state, first_round, output, checkpoint_every):
-    source = Source(recipe, config, tokenizer, reference)
-    probe = draw_problems(_PROBE_SEED, _PROBE_PROBLEMS, "train")
-    # The state is donated to every update; the reference is used in all rounds.
-    reference = jax.tree.map(np.asarray, reference)
+def _run_rounds(training: _Training, checkpoint_every: int) -> None:
+    task, model, recipe = training.task, training.model, training.model.recipe
+    source = Source(task, model, training.tokenizer, training.reference)
+    begun = initial_state(recipe, model.config, jax.tree.map(jnp.asarray, training.reference))
+    state, first_round = restore(training.output, begun)
+    probe = task.draw_many(_PROBE_SEED, min(task.probe, _PROBE_PROBLEMS), "train")
     progress = tqdm(
         range(first_round, recipe.rounds),
         initial=first_round,
         total=recipe.rounds,
         desc=recipe.algorithm,
     )
-    with open(output / "log.jsonl", "a") as log:
+    with open(training.output / "log.jsonl", "a") as log:
         if first_round == 0:
-            line = {"round": 0} | _probe(state["params"], config, tokenizer, probe)
+            line = {"round": 0} | _probe(training, state["params"], probe)
             log.write(json.dumps(line) + "\n")
+            log.flush()
         for number in progress:
             begin = time.perf_counter()
-            prompts, responses, rewards = source.round_data(state["params"], number)
-            batches = prepare(recipe, config, state, reference, prompts, responses, rewards)
-            kl = _divergence(batches)
-            for batch in batches:
-                state, figures = update(state, batch, recipe=recipe, config=config)
+            data = source.round_data(state["params"], number)
+            minibatches = prepare(task, model, state, training.reference, data)
+            kl = _divergence(minibatches)
+            for minibatch in minibatches:
+                state, figures = update(state, minibatch, model)
             line = {"round": number + 1}
             line |= {name: round(float(value), 6) for name, value in figures.items()}
             line["seconds"] = round(time.perf_counter() - begin, 3)
-            if rewards is not None:
+            if (rewards := data[2]) is not None:
                 line |= {"reward": round(float(rewards.mean()), 6), "kl": round(kl, 6)}
                 progress.set_postfix(reward=line["reward"])
             if (number + 1) % checkpoint_every == 0 or number + 1 == recipe.rounds:
-                line |= _probe(state["params"], config, tokenizer, probe)
+                line |= _probe(training, state["params"], probe)
             log.write(json.dumps(line) + "\n")
             log.flush()
             if (number + 1) % checkpoint_every == 0 and number + 1 < recipe.rounds:
-                save_tree(output / "checkpoints" / f"{number + 1:05d}", state)
-    save_model(output / "model", config, state["params"])
+                save_tree(training.output / "checkpoints" / f"{number + 1:05d}", state)
+    if recipe.rank:
+        low_rank.save_adapter(
+            training.output / "model", model.config, state["params"],
+            alpha=recipe.alpha, base=str(training.base.resolve()), dtype="float32",
+        )  # fmt: skip
+    else:
+        save_model(training.output / "model", model.config, state["params"], training.tokenizer)
 
 
-def save_model(directory: Path, config: ModelConfig, params: dict, dtype: str = "float32") -> None:
-    """Write a tiny model with its tokenizer in Hugging Face format."""
-    tokenizer = build_tokenizer()
+def save_model(directory: Path, config: ModelConfig, params: dict, tokenizer) -> None:
+    """Write a model with its tokenizer in Hugging Face format, float32."""
     ids = {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     staging = directory.with_name(directory.name + ".partial")
     shutil.rmtree(staging, ignore_errors=True)
-    save_hf(staging, config, params, dtype=dtype, extra=ids | {"bos_token_id": None})
-    save_tokenizer(staging)
+    save_hf(staging, config, params, extra=ids | {"bos_token_id": tokenizer.bos_token_id})
+    if tokenizer.get_vocab() == build_tokenizer().get_vocab():
+        save_tokenizer(staging)
+    else:
+        tokenizer.save_pretrained(staging)
     staging.rename(directory)
 
 
-def _probe(params, config, tokenizer, problems) -> dict:
+def _probe(training: _Training, trained: dict, problems: list) -> dict:
     """Greedy accuracy, share of worked answers and mean length on the development problems."""
-    greedy = rollouts.greedy_responses(params, config, tokenizer, problems)
+    greedy = rollouts.greedy_responses(
+        training.task,
+        training.model.whole(trained),
+        training.model.config,
+        training.tokenizer,
+        problems,
+    )
     return {
         "accuracy": round(float(greedy.rewards_B.mean()), 6),
         "worked": round(float(greedy.worked_B.mean()), 6),
@@ -160,48 +223,13 @@ def _probe(params, config, tokenizer, problems) -> dict:
     }
 
 
-def _divergence(batches) -> float:
+def _divergence(minibatches: list[Minibatch]) -> float:
     """Mean log-ratio of policy to reference on the sampled tokens: an estimate of the KL, nats."""
-    if batches[0].old_BT is None:
+    parts = [part for minibatch in minibatches for part in minibatch]
+    if parts[0].old_BJ is None:
         return math.nan
-    total = sum(float(((b.old_BT - b.reference_BT) * b.mask_BT).sum()) for b in batches)
-    return total / sum(float(b.mask_BT.sum()) for b in batches)
-
-
-def _claim(output: Path, recipe: Recipe, start: Path | None) -> None:
-    """Write the run's settings, or check that the directory is this run's."""
-    settings = dataclasses.asdict(recipe) | {
-        "start_sha256": None if start is None else checkpoint_hash(start),
-    }
-    path = output / "recipe.json"
-    if path.exists():
-        found = json.loads(path.read_text())
-        found.pop("start_directory")
-        if found != settings:
-            changed = sorted(k for k in settings | found if settings.get(k) != found.get(k))
-            raise InputError(
-                f"{path}: the directory holds a run with other settings ({', '.join(changed)}); "
-                "choose another --output"
-            )
-        return
-    output.mkdir(parents=True, exist_ok=True)
-    settings["start_directory"] = None if start is None else str(start)
-    path.write_text(json.dumps(settings, indent=2) + "\n")
-
-
-def _restore(output: Path, state: dict) -> tuple[dict, int]:
-    """The last checkpoint's state and round, or the given state and 0; trims the log to match."""
-    saved = sorted(p for p in (output / "checkpoints").glob("*") if p.name.isdigit())
-    first_round = int(saved[-1].name) if saved else 0
-    if saved:
-        state = load_tree(saved[-1], state)
-    log = output / "log.jsonl"
-    if log.exists():
-        lines = log.read_text().splitlines()
-        whole = [line for line in lines if saved and line.endswith("}")]
-        kept = [line for line in whole if json.loads(line)["round"] <= first_round]
-        log.write_text("".join(line + "\n" for line in kept))
-    return state, first_round
+    total = sum(float(((p.old_BJ - p.reference_BJ) * p.mask_BJ).sum()) for p in parts)
+    return total / sum(float(p.mask_BJ.sum()) for p in parts)
 
 
 _FLAGS = {field.name: field for field in dataclasses.fields(Recipe)}
@@ -216,6 +244,7 @@ def define_flags() -> None:
     flags.DEFINE_integer("seed", 0, "Seed of data and sampling.")
     flags.DEFINE_integer("rounds", 100, "Rounds of training.", lower_bound=1)
     flags.DEFINE_float("temperature", 1.0, "Sampling temperature of the responses.", lower_bound=0)
+    flags.DEFINE_enum("task", "arithmetic", list(TASKS), "What to train on.")
     for name, field in _FLAGS.items():
         if name in ("algorithm", "seed", "rounds", "temperature"):
             continue
@@ -224,9 +253,18 @@ def define_flags() -> None:
 
 
 def main(_) -> None:
-    recipe = Recipe(**{name: getattr(flags.FLAGS, name) for name in _FLAGS})
+    try:
+        recipe = Recipe(**{name: getattr(flags.FLAGS, name) for name in _FLAGS})
+    except ValueError as error:
+        raise InputError(str(error)) from None
     start = None if flags.FLAGS.start is None else Path(flags.FLAGS.start)
-    model = train(recipe, start, Path(flags.FLAGS.output), flags.FLAGS.checkpoint_every)
+    model = train(
+        recipe,
+        start,
+        Path(flags.FLAGS.output),
+        flags.FLAGS.checkpoint_every,
+        TASKS[flags.FLAGS.task],
+    )
     print(f"model: {model}")
 
 

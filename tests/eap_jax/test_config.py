@@ -34,6 +34,7 @@ CHANGED = {
     "residual_multiplier": 0.2, "logits_divisor": 2.0, "attention_scale": 2.0,
     "attention_softcap": 0.3, "logits_softcap": 2.0, "rotary_dim": 4,
     "layer_rotary": (True, False), "local_rope_theta": 500.0, "local_rope_scaling": LINEAR,
+    "adapter_rank": 2,
 }  # fmt: skip
 
 
@@ -104,6 +105,7 @@ def test_a_number_that_is_not_positive_is_refused_by_name(field, value):
         ({"attention_softcap": -1.0}, "attention_softcap: expected a positive number"),
         ({"rotary_dim": 3}, "rotary_dim: expected an even size below head_dim 6, found 3"),
         ({"rotary_dim": 6}, "rotary_dim: expected an even size below head_dim 6, found 6"),
+        ({"adapter_rank": -1}, "adapter_rank: expected a whole number from 0, found -1"),
         ({"local_rope_theta": 1e4}, "local_rope_theta: no layer has a window"),
         ({"local_rope_scaling": LINEAR}, "local_rope_scaling: expected local_rope_theta"),
         ({"rope_scaling": LONG}, "rope_scaling: short_factor: expected 3 numbers"),

@@ -1,5 +1,8 @@
 """Names and shapes of parameters against transformers' models and hand arithmetic."""
 
+import dataclasses
+import math
+
 import jax
 import pytest
 import toys
@@ -43,3 +46,22 @@ def test_each_kind_of_bias_adds_its_own_names():
         "output_bias": {"o_bias"},
         "mlp_bias": {"gate_bias", "up_bias", "down_bias"},
     }
+
+
+@every_toy
+def test_factors_lie_beside_every_matrix_and_are_counted(name):
+    """y = W x + b (a x): a reads what W reads, b writes what W writes."""
+    plain = toys.ZOO[name].config
+    config = dataclasses.replace(plain, adapter_rank=3)
+    shapes = parameters.parameter_shapes(config)["blocks"]
+    added = set(shapes) - set(parameters.parameter_shapes(plain)["blocks"])
+    matrices = ("q", "k", "v", "o", "gate", "up", "down")
+    assert added == {f"{matrix}_{factor}" for matrix in matrices for factor in "ab"}
+    for matrix in matrices:
+        layers, rank, *into = shapes[f"{matrix}_a"]
+        assert (layers, rank) == (config.num_layers, 3)
+        *out, rank = shapes[f"{matrix}_b"][1:]
+        assert (*out, *into) == shapes[matrix][1:]
+        assert rank == 3
+    count = sum(math.prod(shapes[name]) for name in added)
+    assert config.num_parameters == plain.num_parameters + count

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from experiments.arithmetic import problems
 from experiments.arithmetic.tokenizer import build_tokenizer, save_tokenizer
 from experiments.grading.grade import grade
-from experiments.posttrain import rollouts
+from experiments.posttrain.task import TASKS
 
 
 def _recount(question: str) -> int:
@@ -96,7 +96,7 @@ def test_tokenizer_restores_every_text_and_knows_every_word(tmp_path):
             assert apart + tokenizer(problem.solution(style))["input_ids"] == tokens
 
 
-def test_longest_texts_fit_the_trainers_buffers():
+def test_the_longest_solution_fits_the_limit_of_an_answer():
     # The longest numbers, the longest verb and the most steps.
     steps = (("-", 9), ("-", 9), ("-", 9), ("-", 9))
     longest = problems.Problem(
@@ -107,6 +107,4 @@ def test_longest_texts_fit_the_trainers_buffers():
     response = tokenizer(longest.solution("worked"))["input_ids"] + [tokenizer.eos_token_id]
     prompt = tokenizer(longest.prompt)["input_ids"]
     assert tokenizer.unk_token_id not in prompt + response
-    assert len(response) <= rollouts.MAX_NEW_TOKENS
-    assert len(prompt) + len(response) <= rollouts.MAX_LENGTH + 1
-    rollouts.pack([prompt], [response])
+    assert len(response) <= TASKS["arithmetic"].max_new_tokens

@@ -9,25 +9,26 @@ from experiments.posttrain import objectives
 from experiments.posttrain.objectives import Responses
 
 # Two tokens a response, two words: a policy is a table of logits [2, 2], responses are all four.
-_RESPONSES_BT = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+_RESPONSES_BJ = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
 _THETA = np.array([[0.3, -0.4], [-0.2, 0.5]])
 _OLD = np.array([[0.1, 0.2], [0.6, -0.3]])
 _REFERENCE = np.array([[-0.5, 0.1], [0.2, 0.4]])
-_ADVANTAGE_BT = np.array([[1.5, 1.5], [-0.5, -0.5], [0.7, 0.7], [-1.7, -1.7]])
+_ADVANTAGE_BJ = np.array([[1.5, 1.5], [-0.5, -0.5], [0.7, 0.7], [-1.7, -1.7]])
 
 
 def _log_p(theta):
     table = theta - np.log(np.exp(theta).sum(axis=1, keepdims=True))
-    return np.stack([table[[0, 1], response] for response in _RESPONSES_BT])
+    return np.stack([table[[0, 1], response] for response in _RESPONSES_BJ])
 
 
 def _batch(**fields):
     return Responses(
         tokens_BT=None,
-        mask_BT=jnp.ones((4, 2)),
-        old_BT=jnp.asarray(_log_p(_OLD)),
-        reference_BT=jnp.asarray(_log_p(_REFERENCE)),
-        advantage_BT=jnp.asarray(_ADVANTAGE_BT),
+        start_B=None,
+        mask_BJ=jnp.ones((4, 2)),
+        old_BJ=jnp.asarray(_log_p(_OLD)),
+        reference_BJ=jnp.asarray(_log_p(_REFERENCE)),
+        advantage_BJ=jnp.asarray(_ADVANTAGE_BJ),
     ).replace(**fields)
 
 
@@ -36,8 +37,8 @@ def _unified_gradient(coefficient, batch, draws=4):
 
     def loss(theta):
         table = jax.nn.log_softmax(theta, axis=1)
-        log_p_BT = jnp.stack([table[jnp.arange(2), response] for response in _RESPONSES_BT])
-        return objectives.surrogate(log_p_BT, coefficient(log_p_BT, batch), batch.mask_BT, draws)
+        log_p_BJ = jnp.stack([table[jnp.arange(2), response] for response in _RESPONSES_BJ])
+        return objectives.surrogate(log_p_BJ, coefficient(log_p_BJ, batch), batch.mask_BJ, draws)
 
     return -np.asarray(jax.grad(loss)(jnp.asarray(_THETA, jnp.float32)))
 
@@ -65,7 +66,7 @@ def test_grpo_gradient_is_that_of_the_clipped_objective_less_the_kl_estimate(cli
         log_p, old, reference = _log_p(theta), _log_p(_OLD), _log_p(_REFERENCE)
         ratio = np.exp(log_p - old)
         clipped = np.clip(ratio, 1 - clip, 1 + clip)
-        gain = np.minimum(ratio * _ADVANTAGE_BT, clipped * _ADVANTAGE_BT)
+        gain = np.minimum(ratio * _ADVANTAGE_BJ, clipped * _ADVANTAGE_BJ)
         toward = np.exp(reference - log_p)
         return (gain - kl * (toward - (reference - log_p) - 1)).mean()
 
@@ -76,13 +77,13 @@ def test_grpo_gradient_is_that_of_the_clipped_objective_less_the_kl_estimate(cli
 
 
 def test_ppo_gradient_is_that_of_the_clipped_objective_with_token_advantages():
-    advantage_BT = np.array([[0.4, -1.0], [-0.5, 2.0], [1.1, 0.3], [-0.9, 0.8]])
+    advantage_BJ = np.array([[0.4, -1.0], [-0.5, 2.0], [1.1, 0.3], [-0.9, 0.8]])
 
     def objective(theta):
         ratio = np.exp(_log_p(theta) - _log_p(_OLD))
-        return np.minimum(ratio * advantage_BT, np.clip(ratio, 0.9, 1.1) * advantage_BT).mean()
+        return np.minimum(ratio * advantage_BJ, np.clip(ratio, 0.9, 1.1) * advantage_BJ).mean()
 
-    batch = _batch(advantage_BT=jnp.asarray(advantage_BT))
+    batch = _batch(advantage_BJ=jnp.asarray(advantage_BJ))
     found = _unified_gradient(
         lambda log_p, batch: objectives.ppo_coefficient(log_p, batch, clip=0.1), batch
     )
@@ -104,7 +105,7 @@ def test_dpo_gradient_is_that_of_the_dpo_loss_over_beta_and_length():
 
 
 def test_grpo_with_equal_positive_advantages_on_policy_is_sft():
-    on_policy = _batch(old_BT=jnp.asarray(_log_p(_THETA)), advantage_BT=jnp.ones((4, 2)))
+    on_policy = _batch(old_BJ=jnp.asarray(_log_p(_THETA)), advantage_BJ=jnp.ones((4, 2)))
     grpo = _unified_gradient(
         lambda log_p, batch: objectives.grpo_coefficient(log_p, batch, clip=0.2, kl=0.0), on_policy
     )
@@ -126,7 +127,7 @@ def test_dpo_at_small_beta_is_half_of_sft_on_chosen_minus_rejected():
 def test_dpo_at_small_beta_is_half_of_grpo_on_groups_of_one_right_and_one_wrong():
     rewards_PG = jnp.asarray([[1.0, 0.0], [1.0, 0.0]])
     advantage_B1 = objectives.group_advantages(rewards_PG).reshape(-1, 1)
-    batch = _batch(old_BT=jnp.asarray(_log_p(_THETA)), advantage_BT=advantage_B1 * jnp.ones((4, 2)))
+    batch = _batch(old_BJ=jnp.asarray(_log_p(_THETA)), advantage_BJ=advantage_B1 * jnp.ones((4, 2)))
     grpo = _unified_gradient(
         lambda log_p, batch: objectives.grpo_coefficient(log_p, batch, clip=0.2, kl=0.0), batch
     )
@@ -165,14 +166,13 @@ def test_generalised_advantages_equal_the_literal_double_sum():
     np.testing.assert_allclose(returns, (expected + values) * mask, rtol=1e-5, atol=1e-6)
 
 
-def test_standardised_advantages_have_mean_0_and_deviation_1_on_the_mask():
-    rng = np.random.default_rng(1)
-    mask = (rng.random((4, 7)) < 0.6).astype(np.float32)
-    found = np.asarray(objectives.standardised(jnp.asarray(rng.normal(3, 5, (4, 7))), mask))
-    inside = found[mask > 0]
-    assert abs(inside.mean()) < 1e-5
-    assert abs(inside.std() - 1) < 1e-4
-    assert (found[mask == 0] == 0).all()
+def test_numbers_less_their_mean_over_their_deviation_have_mean_0_and_deviation_1():
+    numbers = np.random.default_rng(1).normal(3, 5, 30)
+    mean, deviation = objectives.moments(numbers)
+    scaled = (numbers - mean) / deviation
+    assert abs(scaled.mean()) < 1e-6
+    assert abs(scaled.std() - 1) < 1e-6
+    assert objectives.moments(np.ones(4))[1] > 0
 
 
 def test_surrogate_ignores_padding_and_divides_by_each_response_length():

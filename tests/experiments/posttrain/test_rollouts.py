@@ -8,7 +8,10 @@ from eap_jax.transformer import init_parameters
 from experiments.arithmetic import problems
 from experiments.arithmetic.tokenizer import build_tokenizer
 from experiments.posttrain import rollouts
+from experiments.posttrain.task import TASKS
 from experiments.posttrain.train import family_config
+
+TASK = TASKS["arithmetic"]
 
 
 @pytest.fixture(scope="module")
@@ -18,26 +21,34 @@ def rambling():
     config = family_config(tokenizer)
     params = init_parameters(config, jax.random.key(0))
     found = rollouts.sample_rollouts(
-        params, config, tokenizer, seed=3, round_number=1, num_prompts=160, group_size=2,
+        TASK, params, config, tokenizer, seed=3, round_number=1, num_prompts=160, group_size=2,
         temperature=1.0,
     )  # fmt: skip
     return tokenizer, found
 
 
-def test_rambling_responses_are_cut_to_the_buffers(rambling):
+def test_rambling_responses_are_cut_to_the_tasks_limit(rambling):
     _, found = rambling
-    lengths = [len(p) + len(r) for p, r in zip(found.prompts, found.responses, strict=True)]
-    longest = max(len(prompt) for prompt in found.prompts)
-    assert longest + rollouts.MAX_NEW_TOKENS > rollouts.MAX_LENGTH + 1, "no prompt tries the limit"
-    assert max(lengths) == rollouts.MAX_LENGTH + 1
-    packed = rollouts.pack(found.prompts, found.responses)
-    np.testing.assert_array_equal(
-        packed.mask_BT.sum(axis=1), [len(response) for response in found.responses]
-    )
+    assert max(map(len, found.responses)) == TASK.max_new_tokens
+
+
+def test_prompts_end_where_all_responses_begin_and_only_responses_count(rambling):
+    _, found = rambling
+    packed = rollouts.pack(found.prompts, found.responses, 8)
+    before = packed.tokens_BT.shape[1] - packed.mask_BJ.shape[1]
+    longest = max(map(len, found.prompts)), max(map(len, found.responses))
+    assert before % 8 == packed.mask_BJ.shape[1] % 8 == 0
+    assert before - longest[0] in range(8)
+    assert packed.mask_BJ.shape[1] - longest[1] in range(8)
     for row, (prompt, response) in enumerate(zip(found.prompts, found.responses, strict=True)):
-        counted = np.flatnonzero(packed.mask_BT[row]) + 1  # the token that a place predicts
-        assert packed.tokens_BT[row, counted].tolist() == list(response)
-        assert packed.tokens_BT[row, : len(prompt)].tolist() == prompt
+        start, end = packed.start_B[row], before + len(response)
+        assert packed.tokens_BT[row, start:before].tolist() == prompt
+        assert packed.tokens_BT[row, before:end].tolist() == list(response)
+        assert not packed.tokens_BT[row, :start].any()
+        assert not packed.tokens_BT[row, end:].any()
+        counted = packed.mask_BJ[row] > 0
+        assert packed.targets_BJ[row, counted].tolist() == list(response)
+        assert packed.mask_BJ[row].tolist() == sorted(packed.mask_BJ[row], reverse=True)
 
 
 def test_groups_share_a_prompt_and_differ_in_their_responses(rambling):
@@ -50,7 +61,7 @@ def test_groups_share_a_prompt_and_differ_in_their_responses(rambling):
 
 def test_demonstrations_are_the_tasks_own_solutions():
     tokenizer = build_tokenizer()
-    prompts, responses = rollouts.demonstrations(tokenizer, seed=2, round_number=5, count=40)
+    prompts, responses = rollouts.demonstrations(TASK, tokenizer, seed=2, round_number=5, count=40)
     for prompt, response in zip(prompts, responses, strict=True):
         text = tokenizer.decode(prompt)
         assert text.startswith("Question: ")
@@ -59,9 +70,9 @@ def test_demonstrations_are_the_tasks_own_solutions():
         answer = tokenizer.decode(response[:-1])
         numbers = [int(word) for word in text.replace(".", " ").split() if word.isdigit()]
         assert answer.startswith((f" {numbers[0]} ", " The answer is \\boxed{"))
-    again = rollouts.demonstrations(tokenizer, seed=2, round_number=5, count=40)
+    again = rollouts.demonstrations(TASK, tokenizer, seed=2, round_number=5, count=40)
     assert (prompts, responses) == again
-    assert rollouts.demonstrations(tokenizer, seed=2, round_number=6, count=40)[0] != prompts
+    assert rollouts.demonstrations(TASK, tokenizer, seed=2, round_number=6, count=40)[0] != prompts
 
 
 def test_pairs_hold_the_first_right_and_the_first_wrong_response_of_mixed_groups():
@@ -74,11 +85,6 @@ def test_pairs_hold_the_first_right_and_the_first_wrong_response_of_mixed_groups
     prompts, responses = rollouts.preference_pairs(found, group_size=3)
     assert prompts == [[1], [1], [3], [3]]
     assert responses == [[11], [10], [30], [31]]
-
-
-def test_too_long_a_text_is_refused_not_cut():
-    with pytest.raises(ValueError, match=f"text 1: expected at most {rollouts.MAX_LENGTH + 1}"):
-        rollouts.pack([[1], [1] * 50], [[2], [2] * 40])
 
 
 def test_test_split_is_graded_by_recount():
