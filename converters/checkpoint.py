@@ -8,7 +8,10 @@ So conversion, restoring and layer-by-layer attribution hold one layer or one of
 tensors in memory. Training states are single Orbax trees.
 """
 
+import gc
+import logging
 import math
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -66,13 +69,32 @@ def load_tree(path: str | Path, like: Any) -> Any:
     """
     abstract = jax.tree.map(_abstract, like)
     _check_leaves(path, _saved_leaves(path), abstract)
+    loaded = failure = None
     try:
         with _context():
             loaded = ocp.load(Path(path).absolute(), abstract)
     except Exception as error:  # Orbax raises a bare Exception for an array it cannot read
-        raise _unreadable(path, error) from None
+        failure = _unreadable(path, error)
+    if failure is not None:
+        _collect_quietly()
+        raise failure
     _check_leaves(path, loaded, abstract)  # 64 bits become 32 where jax has them switched off
     return loaded
+
+
+def _collect_quietly() -> None:
+    """Free what a failed read of Orbax has left behind.
+
+    It reads all tensors at once and looks at the first failure only. Each of the others would write a
+    traceback to standard error when it is freed.
+    """
+    said, hook = logging.getLogger("asyncio"), sys.unraisablehook
+    disabled = said.disabled
+    said.disabled, sys.unraisablehook = True, lambda _: None
+    try:
+        gc.collect()
+    finally:
+        said.disabled, sys.unraisablehook = disabled, hook
 
 
 def check_layers(directory: str | Path, config: ModelConfig) -> None:

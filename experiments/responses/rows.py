@@ -48,7 +48,6 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say, ids: SharedIds | None = N
     path = study.directory / dataset / "all_correct.jsonl"
     names = ("answers.json", claimed_files.NAME, *(f"responses_{side}.jsonl" for side in SIDES))
     mirror(path, *(path.with_name(name) for name in names))
-    claimed_files.claim_files(opened, dataset)
     if study.responses is not None:
         rows, origin = read_rows(study.responses), study.responses
         prompts = [(row.fields["idx"], row.base.prompt, row.rl.prompt) for row in rows]
@@ -67,6 +66,8 @@ def rows_of(opened: OpenStudy, dataset: str, say: Say, ids: SharedIds | None = N
         origin = dataset
     for side in SIDES:
         check_vocabulary(rows, side, opened.configs[side].vocab_size, origin)
+    if study.responses is not None:
+        claimed_files.claim_files(opened, dataset)
     text = format_rows(rows)
     if not path.exists():
         store.write_text(path, text)
@@ -99,6 +100,7 @@ def _imported(opened: OpenStudy, dataset: str, say: Say) -> dict[Side, list[Answ
     say_prompts(dataset, [(b.idx, b.prompt_tokens, r.prompt_tokens) for b, r in pairs], say)
     saved = {side: generated.format_answers(given[side]) for side in SIDES}
     digests = {side: _digest(text) for side, text in saved.items()}
+    claimed_files.claim_files(opened, dataset)
     store.claim(directory / "answers.json", {"imported": digests})
     for side, text in saved.items():
         store.write_text(directory / f"responses_{side}.jsonl", text)
@@ -110,6 +112,7 @@ def _generated(
 ) -> dict[Side, list[Answer]]:
     """Each side's answers, generated and graded unless they are saved."""
     study, directory = opened.study, opened.study.directory / dataset
+    claimed_files.claim_files(opened, dataset)
     questions = load_questions(dataset, **study.questions.where)[: study.questions.limit]
     digest = _digest(json.dumps([dataclasses.astuple(q) for q in questions]))
     check_same(f"{dataset}: questions", digest)

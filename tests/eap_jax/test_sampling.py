@@ -27,6 +27,20 @@ def test_a_draw_is_a_function_of_key_and_position():
     assert again == first[1:3]
 
 
+def test_a_nucleus_ends_with_the_token_that_reaches_it():
+    """A half and two quarters, exactly: a half is reached by the first token alone."""
+    logits = jnp.asarray([[1.0, 0.0, 0.0]]) * jnp.log(2.0)
+    assert jax.nn.softmax(logits).tolist() == [[0.5, 0.25, 0.25]]
+    keys = jax.random.split(jax.random.key(0), 64)
+
+    def drawn(top_p):
+        sampling = Sampling(max_new_tokens=1, temperature=1.0, top_p=top_p)
+        return set(choose(jnp.tile(logits, (64, 1)), keys, jnp.arange(64), sampling).tolist())
+
+    assert drawn(0.5) == {0}
+    assert drawn(0.51) > {0}
+
+
 def test_stop_tokens_are_any_of_several_or_none():
     tokens = jnp.asarray([4, 7, 9])
     several = Sampling(max_new_tokens=1, stop_tokens=(9, 4))

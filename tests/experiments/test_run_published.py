@@ -183,7 +183,7 @@ def test_a_kill_between_two_alphas_of_one_pass_ends_with_identical_arrays(tmp_pa
     ("changes", "said"),
     [
         ({"numerics": "bfloat16"}, "numerics: expected 'bfloat16', found 'float32'"),
-        ({"pair": "swapped"}, "checkpoints.base: expected"),
+        ({"pair": "swapped"}, "toy_qwen_rl: the weights: expected"),
         ({"responses": "other"}, "all_correct.jsonl: holds other responses"),
     ],
 )
@@ -202,7 +202,7 @@ def test_other_settings_never_touch_finished_results(unbroken, tmp_path, changes
     jax.config.update("jax_default_matmul_precision", before)
     assert outcome.reports == []
     assert outcome.failures
-    assert all(said in message for _, message in outcome.failures)
+    assert all(said in message for _, message in outcome.failures), outcome.failures
     assert all("--workdir" in message for _, message in outcome.failures)
     assert results(tmp_path / "toy") == results(directory)
     assert saved(tmp_path / "toy") == saved(directory)
@@ -302,11 +302,13 @@ def test_mistakes_end_in_one_line_that_names_the_place_and_leave_nothing(run, tm
         assert done.code == code, (changes, done)
         assert said in done.error, (changes, done)
         assert not any("report:" in line for line in done.stdout)
-        # The rows of a sound file may be kept, whole; nothing else is left.
-        rows = saved(workdir)
-        assert rows <= {"toy/math/all_correct.jsonl"}, changes
-        if rows:
-            assert (workdir / rows.pop()).read_bytes() == RESPONSES.read_bytes()
+        # The rows of a sound file may be kept, whole, with the models' names; nothing else is left.
+        found, rows = saved(workdir), workdir / "toy/math/all_correct.jsonl"
+        if found:
+            assert found == {"toy/math/all_correct.jsonl", "toy/math/checkpoint_files.json"}, (
+                changes
+            )
+            assert rows.read_bytes() == RESPONSES.read_bytes()
 
 
 def test_a_model_with_a_nan_fails_its_side_alone_and_no_report_is_made(run, tmp_path):
@@ -329,4 +331,5 @@ def test_a_model_with_a_nan_fails_its_side_alone_and_no_report_is_made(run, tmp_
     assert names == {
         "all_correct.jsonl", "cell.json", "losses_base.json", "results_toy_math_base_cut0.3.npz",
         "fidelity_plan.json", "effects_base.npz", "logit_difference_base.npz", "base_on_rl_text.npz",
+        "checkpoint_files.json",
     }  # fmt: skip
