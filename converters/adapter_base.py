@@ -5,6 +5,7 @@ from pathlib import Path
 from converters.adapter_config import CONFIG, is_adapter, is_beside_base
 from converters.errors import CheckpointError
 from converters.json_file import read_json
+from converters.packages import packaged_model
 
 
 class AdaptedFolder(type(Path())):
@@ -57,10 +58,10 @@ def base_record(folder: str | Path) -> tuple[str | None, str | None]:
 
 def base_of(folder: str | Path) -> Path:
     """The base of an adapter: its own folder, the one given with it (`with_base`), or by its record a
-    folder (as it is, or seen from the adapter's) or a Hub id in the Hub's cache.
+    folder (as it is, or seen from the adapter's), a package (`packages`) or a Hub id in the Hub's cache.
 
     Raises:
-      CheckpointError: none of these is there.
+      CheckpointError: none of these is there, or a package's file is not the one that it should be.
     """
     given, folder = given_base(folder), Path(folder)
     if is_beside_base(folder):
@@ -73,6 +74,12 @@ def base_of(folder: str | Path) -> Path:
     for place in (Path(name), folder / name):
         if place.is_dir() or (place.is_file() and place.suffix.lower() == ".gguf"):
             return _whole_model(folder, place)
+    try:
+        packaged = packaged_model(name)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / CONFIG}: base_model_name_or_path: {error}") from None
+    if packaged is not None:
+        return packaged
     cached = _in_hub_cache(name, revision)
     if cached is None:
         found = f"{name!r}; download it, or pass the base with --base"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
+import scipy.stats
 from absl import flags
 from tqdm import tqdm
 
@@ -19,6 +20,7 @@ from experiments.errors import InputError
 from experiments.posttrain import rollouts
 from experiments.posttrain.task import TASKS, Task
 from experiments.responses.tokenization import load_tokenizer
+from experiments.study.hub import local_checkpoint
 
 TEST_SEED = 0
 _BATCH = 128
@@ -39,7 +41,8 @@ def evaluate(
       task: whose questions.
 
     Returns:
-      {"questions", "accuracy", "worked", "length" (tokens), "by_difficulty": {name: accuracy}}.
+      {"questions", "accuracy", "worked", "length" (tokens), "by_difficulty": {name: accuracy},
+      "intervals": {"all" or name: exact (Clopper-Pearson) 95 % interval of that accuracy}}.
 
     Raises:
       InputError: the tokenizer does not know the task's words.
@@ -63,28 +66,32 @@ def evaluate(
             progress.update(len(part))
     right = np.concatenate(right)
     kinds = np.asarray([problem.difficulty for problem in problems])
+    by_kind = {kind: right[kinds == kind] for kind in task.difficulties if (kinds == kind).any()}
     return {
         "questions": len(problems),
         "accuracy": round(float(right.mean()), 4),
         "worked": round(float(np.concatenate(worked).mean()), 4),
         "length": round(float(np.mean(lengths)), 2),
-        "by_difficulty": {
-            kind: round(float(right[kinds == kind].mean()), 4)
-            for kind in task.difficulties
-            if (kinds == kind).any()
-        },
+        "by_difficulty": {kind: round(float(of.mean()), 4) for kind, of in by_kind.items()},
+        "intervals": {kind: _interval(of) for kind, of in ({"all": right} | by_kind).items()},
     }
+
+
+def _interval(right: np.ndarray) -> list[float]:
+    found = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci()
+    return [round(float(found.low), 4), round(float(found.high), 4)]
 
 
 def main(_) -> None:
     figures = evaluate(
-        Path(flags.FLAGS.checkpoint),
+        local_checkpoint(flags.FLAGS.checkpoint),
         questions=flags.FLAGS.questions,
         seed=flags.FLAGS.seed,
         task=TASKS[flags.FLAGS.task],
     )
     for kind, accuracy in figures["by_difficulty"].items():
-        print(f"{kind}: {accuracy:.1%}")
+        low, high = figures["intervals"][kind]
+        print(f"{kind}: {accuracy:.1%} ({low:.1%} to {high:.1%})")
     print(json.dumps(figures))
 
 

@@ -24,7 +24,7 @@ from experiments import store
 from experiments.binary import run_main
 from experiments.errors import InputError
 from experiments.fidelity.cell_fidelity import measure_fidelity
-from experiments.posttrain.family import ARMS
+from experiments.posttrain.families import FAMILIES
 from experiments.posttrain.family_tables import CONTROL, arms_table, control_table, views_table
 from experiments.posttrain.seeds import over_seeds
 from experiments.responses.rows import rows_of
@@ -38,12 +38,13 @@ from experiments.study.pairs import DEFAULT_PAIR, PAIRS, SIDES
 from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
 
+_TINY = FAMILIES["tiny"]
 _DIGITS = 6
 _FIDELITY = ("samples", "edges", "pearson", "spearman", "sign", "top10", "size_ratio", "intervals")
 
 
 def collect(
-    families: list[Path], alpha: float, questions: int, workdir: Path, arms=tuple(ARMS)
+    families: list[Path], alpha: float, questions: int, workdir: Path, arms=tuple(_TINY.arms)
 ) -> dict[str, Any]:
     """Everything that results.json holds.
 
@@ -90,7 +91,7 @@ def study_of(family: Path, arm: str, alpha: float, questions: int, workdir: Path
     recipe, trained = family / arm / "recipe.json", family / arm / "model"
     # A published family has no recipe and no folder `model`: each arm is a checkpoint, and the start
     # lies beside the arms.
-    start = family / "tiny_start"
+    start = family / _TINY.start_name
     if recipe.exists():
         start = Path(store.read_json(recipe)["start_directory"])
     models = {"base": start, "rl": trained if trained.exists() else family / arm}
@@ -100,7 +101,7 @@ def study_of(family: Path, arm: str, alpha: float, questions: int, workdir: Path
     return Study(
         pair=pair,
         workdir=workdir,
-        datasets=("arithmetic",),
+        datasets=(_TINY.task,),
         rules=(Rule(alpha=alpha),),
         questions=QuestionSource(limit=questions),
         batch_tokens=4096,
@@ -114,8 +115,8 @@ def _arm(study: Study) -> tuple[dict[str, Any], list[View]]:
     well the scores predict the effects; and the views as they are."""
     figures = {side: _figures(Path(getattr(study.pair, side))) for side in SIDES}
     opened = open_study(study, _silent)
-    rows = rows_of(opened, "arithmetic", _silent)
-    cell = plan_cell(opened, "arithmetic", study.rules[0], rows, _silent)
+    rows = rows_of(opened, _TINY.task, _silent)
+    cell = plan_cell(opened, _TINY.task, study.rules[0], rows, _silent)
     measure_sides(opened, [cell], _silent)
     base, rl = (side_data(opened, cell, side) for side in SIDES)
     published = compare(base.scores_nWR, rl.scores_nWR)

@@ -40,6 +40,7 @@ from experiments.posttrain.source import Source
 from experiments.posttrain.task import TASKS, Task
 from experiments.posttrain.trained import Trained
 from experiments.responses.tokenization import load_tokenizer
+from experiments.study.hub import local_checkpoint
 
 _PROBE_SEED = 7_000_000  # development problems of the training split, for the curves in the log
 _PROBE_PROBLEMS = 192
@@ -257,7 +258,9 @@ def main(_) -> None:
         recipe = Recipe(**{name: getattr(flags.FLAGS, name) for name in _FLAGS})
     except ValueError as error:
         raise InputError(str(error)) from None
-    start = None if flags.FLAGS.start is None else Path(flags.FLAGS.start)
+    start = flags.FLAGS.start
+    if start is not None:
+        start = local_checkpoint(start, label="start", advice="pass a local one with --start=DIR")
     model = train(
         recipe,
         start,

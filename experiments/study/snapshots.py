@@ -50,7 +50,7 @@ def find_snapshots(
     folder = Path(known.rl if known is not None else along) / FOLDER
     if not along or not folder.is_dir():
         raise InputError(
-            f"along: expected tiny_grpo, tiny_sft or a directory with a folder {FOLDER}/ of "
+            f"along: expected {', '.join(_shipped())} or a directory with a folder {FOLDER}/ of "
             f"checkpoints named by their step, such as {FOLDER}/00008, found {along!r}"
             + (f", which has no {folder}" if along else "")
         )
@@ -82,6 +82,12 @@ def find_snapshots(
             made = dataclasses.replace(known, key=key, series=key, base=start, rl=rl)
         pairs[step] = dataclasses.replace(made, **changes)
     return Snapshots(name=name, start=start, pairs=pairs)
+
+
+def _shipped() -> list[str]:
+    """The embedded pairs whose trainings have snapshots here."""
+    own = {key: Path(pair.rl) / FOLDER for key, pair in PAIRS.items()}
+    return [key for key, folder in own.items() if folder.is_absolute() and folder.is_dir()]
 
 
 def _steps(folder: Path) -> dict[int, Path]:

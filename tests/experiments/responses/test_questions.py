@@ -19,7 +19,9 @@ from experiments.grading.answer_form import canonical, join_thousands, words
 from experiments.grading.equivalence import parsed, same_meaning
 from experiments.grading.extraction import candidates
 from experiments.grading.grade import grade
-from experiments.responses.questions import ARITHMETIC_QUESTIONS, Question, load_questions
+from experiments.posttrain.evaluate import TEST_SEED
+from experiments.posttrain.task import TASKS
+from experiments.responses.questions import DRAWN_QUESTIONS, Question, load_questions
 
 
 def _write(path: Path, *rows) -> Path:
@@ -105,12 +107,21 @@ def test_byte_order_mark_blank_lines_and_windows_line_ends_are_no_rows(tmp_path)
     ]
 
 
-def test_arithmetic_is_drawn_always_the_same_and_graded_right_by_its_own_solutions():
-    found = load_questions("arithmetic")
-    assert found == load_questions("arithmetic")
-    assert [q.idx for q in found] == list(range(ARITHMETIC_QUESTIONS))
-    assert len({q.question for q in found}) == ARITHMETIC_QUESTIONS
+@pytest.mark.parametrize("name", ["arithmetic", "word_problems"])
+def test_questions_are_drawn_always_the_same_and_graded_right_by_their_own_solutions(name):
+    found = load_questions(name)
+    assert found == load_questions(name)
+    assert [q.idx for q in found] == list(range(DRAWN_QUESTIONS))
+    assert len({q.question for q in found}) == DRAWN_QUESTIONS
     assert all(grade(q.solution, q.answer).correct for q in found)
+
+
+@pytest.mark.parametrize("name", ["arithmetic", "word_problems"])
+def test_drawn_questions_begin_with_those_that_a_training_is_measured_on(name):
+    task = TASKS[name]
+    measured = task.draw_many(TEST_SEED, task.test_questions, "test")
+    found = load_questions(name)[: task.test_questions]
+    assert [q.question for q in found] == [problem.question for problem in measured]
 
 
 @pytest.mark.parametrize(
@@ -360,6 +371,7 @@ def test_the_hubs_folder_of_parquet_files_gives_its_test_split(tmp_path):
     ("dataset", "where", "said"),
     [
         ("arithmetic", {"data_dir": "."}, "data_dir: expected a data set with files"),
+        ("word_problems", {"data_dir": "."}, "found word_problems, which is drawn"),
         ("gsm8k", {"data_dir": ".", "file": "x.jsonl"}, "contradict each other"),
         ("gsm8k", {"data_dir": "no/such"}, "no/such: expected a folder with question files"),
     ],
