@@ -69,10 +69,8 @@ def _parts(recipe: Recipe, rows: np.ndarray, prompts: list, responses: list) -> 
     if not recipe.rows or recipe.rows >= len(rows):
         return [rows]
     units = rows.reshape(-1, 2 if recipe.algorithm in ("dpo", "online_dpo") else 1)
-    lengths = [
-        (max(len(prompts[i]) for i in unit), max(len(responses[i]) for i in unit)) for unit in units
-    ]
-    ordered = units[sorted(range(len(units)), key=lambda place: lengths[place])].ravel()
+    lengths = [max(len(prompts[i]) + len(responses[i]) for i in unit) for unit in units]
+    ordered = units[np.argsort(lengths, kind="stable")].ravel()
     return [ordered[i : i + recipe.rows] for i in range(0, len(ordered), recipe.rows)]
 
 

@@ -23,12 +23,13 @@ from eap_jax.transformer import Transformer, unembed
 
 @flax.struct.dataclass
 class Responses:
-    """A batch of prompts with responses: all prompts end in one column, where all responses begin.
+    """A batch of prompts with responses, padded on the right.
 
     Attributes:
-      tokens_BT: int32, padding, prompt, response, padding.
-      start_B: int32, the column of each prompt's first token.
-      mask_BJ: float32, 1 on response tokens; the last J columns of the tokens are the responses'.
+      tokens_BT: int32, prompt, response without its last token, padding.
+      positions_BJ: int32, the places whose logits predict the response's tokens; padding is any place.
+      targets_BJ: int32, the response's tokens; padding is any token.
+      mask_BJ: float32, 1 on response tokens.
       old_BJ: float32 log-probabilities of the tokens when the response was sampled.
       reference_BJ: float32 log-probabilities under the reference model (the start of training).
       advantage_BJ: float32 advantage of each token (GRPO: the same for a whole response).
@@ -37,17 +38,13 @@ class Responses:
     """
 
     tokens_BT: jax.Array
-    start_B: jax.Array
+    positions_BJ: jax.Array
+    targets_BJ: jax.Array
     mask_BJ: jax.Array
     old_BJ: jax.Array | None = None
     reference_BJ: jax.Array | None = None
     advantage_BJ: jax.Array | None = None
     return_BJ: jax.Array | None = None
-
-    @property
-    def targets_BJ(self) -> jax.Array:
-        """The responses' tokens."""
-        return self.tokens_BT[:, -self.mask_BJ.shape[1] :]
 
 
 def log_probabilities(params: dict, batch: Responses, config: ModelConfig):
@@ -65,15 +62,13 @@ def _streams(params: dict, batch: Responses, config: ModelConfig) -> jax.Array:
     Recomputes each layer in the backward pass: at the tiny family's size moving activations costs
     more than computing them again.
     """
-    tokens_BT = batch.tokens_BT[:, :-1]
-    length = tokens_BT.shape[1]
-    places = Places.of_slots(config, jnp.arange(length), length, batch.start_B, whole=True)
+    places = Places.of_texts(config, batch.tokens_BT.shape[1])
     # The trunk alone: it needs no output head, and a critic has none.
     model = Transformer(dataclasses.replace(config, tied_embeddings=True), remat=True)
     variables = {"params": {name: leaf for name, leaf in params.items() if name != "head"}}
-    stream_BTD = model.apply(variables, tokens_BT, method=Transformer.embed)
+    stream_BTD = model.apply(variables, batch.tokens_BT, method=Transformer.embed)
     stream_BTD, _ = model.apply(variables, stream_BTD, places, method=Transformer.run_blocks)
-    return stream_BTD[:, -batch.mask_BJ.shape[1] :]
+    return jnp.take_along_axis(stream_BTD, batch.positions_BJ[:, :, None], axis=1)
 
 
 def surrogate(log_p_BJ, coefficient_BJ, mask_BJ, draws: int) -> jax.Array:

@@ -108,17 +108,23 @@ def preference_pairs(rollouts: Rollouts, group_size: int) -> tuple[list, list]:
 
 
 def pack(prompts: list[list[int]], responses: list[list[int]], step: int) -> Responses:
-    """Prompts and responses as one padded batch: all prompts end in one column, where all responses
-    begin, and both parts are widened to a multiple of `step` columns."""
-    before = _rounded_up(max(map(len, prompts)), step)
+    """Prompts and responses as one padded batch; the widths of texts and of responses are multiples of
+    `step`, so that a training compiles few shapes."""
+    texts = [prompt + response[:-1] for prompt, response in zip(prompts, responses, strict=True)]
+    length = _rounded_up(max(map(len, texts)), step)
     width = _rounded_up(max(map(len, responses)), step)
-    tokens_BT = np.zeros((len(prompts), before + width), np.int32)
-    mask_BJ = np.zeros((len(prompts), width), np.float32)
+    tokens_BT = np.zeros((len(texts), length), np.int32)
+    positions_BJ, targets_BJ = np.zeros((2, len(texts), width), np.int32)
+    mask_BJ = np.zeros((len(texts), width), np.float32)
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        tokens_BT[row, before - len(prompt) : before + len(response)] = prompt + response
+        tokens_BT[row, : len(texts[row])] = texts[row]
+        first = len(prompt) - 1  # its logits predict the response's first token
+        positions_BJ[row, : len(response)] = np.arange(first, first + len(response))
+        targets_BJ[row, : len(response)] = response
         mask_BJ[row, : len(response)] = 1
-    start_B = np.asarray([before - len(prompt) for prompt in prompts], np.int32)
-    return Responses(tokens_BT=tokens_BT, start_B=start_B, mask_BJ=mask_BJ)
+    return Responses(
+        tokens_BT=tokens_BT, positions_BJ=positions_BJ, targets_BJ=targets_BJ, mask_BJ=mask_BJ
+    )
 
 
 def _rounded_up(length: int, step: int) -> int:

@@ -35,7 +35,7 @@ class Task:
       prompt: text with the place `{question}`; a pair that is trained on the task has the same.
       difficulties: their names.
       max_new_tokens: limit of a sampled answer; the longest demonstration fits.
-      width_step: texts are padded to multiples of so many tokens, prompt and answer apart.
+      width_step: texts, and responses by themselves, are padded to multiples of so many tokens.
       probe: development problems that the training log asks for now and then.
       test_questions: held-out problems of an evaluation.
     """
@@ -88,7 +88,7 @@ TASKS = {
             prompt=word_problems.PROMPT,
             difficulties=word_problems.DIFFICULTIES,
             max_new_tokens=72,
-            width_step=24,
+            width_step=16,
             probe=96,
             test_questions=300,
         ),
