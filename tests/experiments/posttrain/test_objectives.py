@@ -24,7 +24,8 @@ def _log_p(theta):
 def _batch(**fields):
     return Responses(
         tokens_BT=None,
-        start_B=None,
+        positions_BJ=None,
+        targets_BJ=None,
         mask_BJ=jnp.ones((4, 2)),
         old_BJ=jnp.asarray(_log_p(_OLD)),
         reference_BJ=jnp.asarray(_log_p(_REFERENCE)),

@@ -32,23 +32,23 @@ def test_rambling_responses_are_cut_to_the_tasks_limit(rambling):
     assert max(map(len, found.responses)) == TASK.max_new_tokens
 
 
-def test_prompts_end_where_all_responses_begin_and_only_responses_count(rambling):
+def test_only_responses_count_each_token_at_the_place_before_it(rambling):
     _, found = rambling
     packed = rollouts.pack(found.prompts, found.responses, 8)
-    before = packed.tokens_BT.shape[1] - packed.mask_BJ.shape[1]
-    longest = max(map(len, found.prompts)), max(map(len, found.responses))
-    assert before % 8 == packed.mask_BJ.shape[1] % 8 == 0
-    assert before - longest[0] in range(8)
-    assert packed.mask_BJ.shape[1] - longest[1] in range(8)
-    for row, (prompt, response) in enumerate(zip(found.prompts, found.responses, strict=True)):
-        start, end = packed.start_B[row], before + len(response)
-        assert packed.tokens_BT[row, start:before].tolist() == prompt
-        assert packed.tokens_BT[row, before:end].tolist() == list(response)
-        assert not packed.tokens_BT[row, :start].any()
-        assert not packed.tokens_BT[row, end:].any()
+    texts = [p + r for p, r in zip(found.prompts, found.responses, strict=True)]
+    widths = packed.tokens_BT.shape[1], packed.mask_BJ.shape[1]
+    longest = max(map(len, texts)) - 1, max(map(len, found.responses))
+    for width, length in zip(widths, longest, strict=True):
+        assert width % 8 == 0
+        assert width - length in range(8)
+    for row, (text, prompt) in enumerate(zip(texts, found.prompts, strict=True)):
+        assert packed.tokens_BT[row, : len(text) - 1].tolist() == text[:-1]
+        assert not packed.tokens_BT[row, len(text) - 1 :].any()
         counted = packed.mask_BJ[row] > 0
-        assert packed.targets_BJ[row, counted].tolist() == list(response)
         assert packed.mask_BJ[row].tolist() == sorted(packed.mask_BJ[row], reverse=True)
+        assert packed.targets_BJ[row, counted].tolist() == text[len(prompt) :]
+        places = packed.positions_BJ[row, counted]
+        assert places.tolist() == list(range(len(prompt) - 1, len(text) - 1))
 
 
 def test_groups_share_a_prompt_and_differ_in_their_responses(rambling):
