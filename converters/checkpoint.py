@@ -70,6 +70,7 @@ def load_tree(path: str | Path, like: Any) -> Any:
     abstract = jax.tree.map(_abstract, like)
     _check_leaves(path, _saved_leaves(path), abstract)
     loaded = failure = None
+    _leave_out_late_reads()
     try:
         with _context():
             loaded = ocp.load(Path(path).absolute(), abstract)
@@ -95,6 +96,22 @@ def _collect_quietly() -> None:
         gc.collect()
     finally:
         said.disabled, sys.unraisablehook = disabled, hook
+
+
+def _leave_out_late_reads() -> None:
+    """Keep reads that end after another one failed from writing a traceback: the event loop that they
+    would tell of it is closed by then."""
+    before = sys.unraisablehook
+    if getattr(before, "leaves_out_late_reads", False):
+        return
+
+    def hook(unraisable):
+        late = isinstance(unraisable.exc_value, RuntimeError)
+        if not (late and str(unraisable.exc_value) == "Event loop is closed"):
+            before(unraisable)
+
+    hook.leaves_out_late_reads = True
+    sys.unraisablehook = hook
 
 
 def check_layers(directory: str | Path, config: ModelConfig) -> None:
@@ -210,6 +227,7 @@ def _context() -> ocp.Context:
 
 
 def _saved_leaves(path: str | Path) -> dict[str, Any]:
+    _leave_out_late_reads()
     try:
         found = ocp.metadata(Path(path).absolute()).metadata
     except Exception as error:  # whatever its readers of JSON and of arrays met
