@@ -13,7 +13,8 @@ training or the test split, so the splits never share a chain, whatever the seed
 import dataclasses
 import hashlib
 import random
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 Split = Literal["train", "test"]
 Style = Literal["worked", "short"]
@@ -64,14 +65,14 @@ class Problem:
         """The last count as a plain number."""
         total = self.start
         for sign, number in self.steps:
-            total = _apply(total, sign, number)
+            total = apply(total, sign, number)
         return str(total)
 
     def solution(self, style: Style) -> str:
         """The demonstration in one of the two styles, with a leading space, without a stop token."""
         written, total = "", self.start
         for sign, number in self.steps:
-            result = _apply(total, sign, number)
+            result = apply(total, sign, number)
             written += f" {total} {sign} {number} = {result}."
             total = result
         return f"{written if style == 'worked' else ''} The answer is \\boxed{{{total}}}."
@@ -107,9 +108,20 @@ def draw_style(rng: random.Random, problem: Problem) -> Style:
 def draw_problems(seed: int, count: int, split: Split) -> list[Problem]:
     """`count` different problems of a split, difficulties in turn; the same for the same seed."""
     rng = random.Random(f"{split}-{seed}")
+    return draw_different(draw_problem, DIFFICULTIES, rng, count, split)
+
+
+def draw_different(
+    draw: Callable[[random.Random, Split, str], Any],
+    difficulties: Sequence[str],
+    rng: random.Random,
+    count: int,
+    split: Split,
+) -> list:
+    """`count` problems of which no two have one question, difficulties in turn."""
     problems, seen = [], set()
     while len(problems) < count:
-        problem = draw_problem(rng, split, DIFFICULTIES[len(problems) % len(DIFFICULTIES)])
+        problem = draw(rng, split, difficulties[len(problems) % len(difficulties)])
         if problem.question not in seen:
             seen.add(problem.question)
             problems.append(problem)
@@ -128,7 +140,8 @@ def vocabulary_texts() -> list[str]:
     return [*texts, " ".join("0123456789"), problem.solution("worked"), problem.solution("short")]
 
 
-def _apply(total: int, sign: str, number: int) -> int:
+def apply(total: int, sign: str, number: int) -> int:
+    """The value of one operation on whole numbers; a division that leaves a rest is rounded down."""
     if sign == "+":
         return total + number
     if sign == "-":
@@ -145,8 +158,8 @@ def _draw_chain(rng: random.Random, length: int) -> tuple[int, tuple[tuple[str, 
         number = 2 if sign in "*/" else rng.randint(1, _LARGEST_CHANGE)
         if sign == "/" and total % 2:
             continue
-        if 0 < _apply(total, sign, number) <= _LARGEST:
-            total = _apply(total, sign, number)
+        if 0 < apply(total, sign, number) <= _LARGEST:
+            total = apply(total, sign, number)
             steps.append((sign, number))
     return start, tuple(steps)
 

@@ -16,7 +16,7 @@ import json
 import random
 from pathlib import Path
 
-from experiments.arithmetic.problems import Split, Style
+from experiments.arithmetic.problems import Split, Style, apply, draw_different
 
 # Operations of a problem, by the name of its difficulty.
 OPERATIONS = {"one": 1, "two": 2, "three": 3, "four": 4}
@@ -88,20 +88,13 @@ class WordProblem:
     @property
     def answer(self) -> str:
         """The last number as text."""
-        return str(result(*self.operations[-1]))
+        return str(apply(*self.operations[-1]))
 
     def solution(self, style: Style) -> str:
         """The demonstration in one of the two styles, without a stop token."""
-        lines = [f"{a} {sign} {b} = {result(a, sign, b)}." for a, sign, b in self.operations]
+        lines = [f"{a} {sign} {b} = {apply(a, sign, b)}." for a, sign, b in self.operations]
         final = f"The answer is \\boxed{{{self.answer}}}."
         return " ".join([*lines, final] if style == "worked" else [final])
-
-
-def result(left: int, sign: str, right: int) -> int:
-    """The value of one operation."""
-    if sign == "/":
-        return left // right
-    return {"+": left + right, "-": left - right, "*": left * right}[sign]
 
 
 @functools.cache
@@ -142,13 +135,7 @@ def draw_style(rng: random.Random, problem: WordProblem) -> Style:
 def draw_problems(seed: int, count: int, split: Split) -> list[WordProblem]:
     """`count` different problems of a split, difficulties in turn; the same for the same seed."""
     rng = random.Random(f"word problems-{split}-{seed}")
-    problems, seen = [], set()
-    while len(problems) < count:
-        problem = draw_problem(rng, split, DIFFICULTIES[len(problems) % len(DIFFICULTIES)])
-        if problem.question not in seen:
-            seen.add(problem.question)
-            problems.append(problem)
-    return problems
+    return draw_different(draw_problem, DIFFICULTIES, rng, count, split)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -171,7 +158,7 @@ def _draw_changes(rng, telling: Telling, start: int, count: int) -> list[_Change
         change = _draw_change(rng, rng.choice(kinds), total)
         if change is None:
             return None
-        total = result(*change.operations[-1])
+        total = apply(*change.operations[-1])
         left -= len(change.operations)
         changes.append(change)
     return changes
@@ -183,7 +170,7 @@ def _draw_change(rng, kind: str, total: int) -> _Change | None:
     m = rng.randint(*_TIMES)
     before = () if len(kind) == 1 else ((m, "*", n),)
     amount = n if len(kind) == 1 else m * n
-    after = result(total, sign, amount)
+    after = apply(total, sign, amount)
     if not 2 <= after <= _LARGEST or (sign == "/" and total % amount):
         return None
     return _Change(kind=kind, n=n, m=m, operations=(*before, (total, sign, amount)))

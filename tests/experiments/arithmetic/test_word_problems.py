@@ -6,7 +6,7 @@ import string
 
 import pytest
 
-from experiments.arithmetic import word_problems
+from experiments.arithmetic import problems, word_problems
 from experiments.grading.grade import grade
 from experiments.posttrain.task import TASKS
 
@@ -119,7 +119,7 @@ def test_every_number_of_a_solution_stands_in_the_question_in_its_order(split):
         while operations:
             left, sign, right = operations.pop(0)
             following = operations[0] if operations else None
-            value = word_problems.result(left, sign, right)
+            value = problems.apply(left, sign, right)
             if sign == "*" and following and following[0] == total and following[2] == value:
                 named += [left, right]
                 _, sign, _ = operations.pop(0)
