@@ -9,7 +9,7 @@ from matplotlib.ticker import PercentFormatter
 from experiments.report.chain import ChainResult
 from experiments.report.changes import FIDELITY, Change
 from experiments.report.figure_style import BASE_COLOUR, RL_COLOUR, new_figure, plain, styled
-from experiments.report.view_style import VIEW_COLOURS, VIEW_MARKERS, change_axis
+from experiments.report.view_style import VIEW_COLOURS, VIEW_MARKERS, change_axis, view_legend
 from experiments.report.view_words import VIEW_LABELS
 from experiments.statistics.metrics import METRICS, Metric
 from experiments.statistics.views import VIEWS
@@ -44,12 +44,7 @@ def chain_figure(result: ChainResult) -> Figure:
             handles |= _draw_metric(axes, result, metric, (dataset, choice))
             if column == 0:
                 axes.set_ylabel(plain(f"{dataset}, alpha {choice}\nchange (arcsinh scale)"))
-    if handles:
-        shown = [VIEW_LABELS[view] for view in VIEWS if VIEW_LABELS[view] in handles]
-        figure.legend(
-            [handles[label] for label in shown], shown, loc="outside lower center", ncols=3,
-            fontsize=8,
-        )  # fmt: skip
+    view_legend(figure, handles)
     return figure
 
 

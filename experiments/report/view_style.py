@@ -1,8 +1,13 @@
 """How a metric's changes in its views look in figures: a colour and marker a view, one axis."""
 
+from collections.abc import Mapping
+
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
+from experiments.report.view_words import VIEW_LABELS
 from experiments.statistics.views import VIEWS
 
 VIEW_COLOURS = dict(zip(VIEWS, ("black", "#0072B2", "#56B4E9", "#009E73", "#D55E00"), strict=True))
@@ -22,6 +27,21 @@ def change_axis(axes: Axes) -> None:
     axes.set_yticks([], minor=True)
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _percent(value)))
     axes.tick_params(labelsize=7)
+
+
+def view_legend(figure: Figure, handles: Mapping[str, Artist]) -> None:
+    """The views that a figure shows, in their order, below it; none where it shows none.
+
+    Args:
+      figure: which.
+      handles: something drawn of each view, by the view's label.
+    """
+    shown = [VIEW_LABELS[view] for view in VIEWS if VIEW_LABELS[view] in handles]
+    if shown:
+        figure.legend(
+            [handles[label] for label in shown], shown, loc="outside lower center", ncols=3,
+            fontsize=8,
+        )  # fmt: skip
 
 
 def _percent(share: float) -> str:
