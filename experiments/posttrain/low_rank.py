@@ -24,7 +24,6 @@ from eap_jax.config import ModelConfig
 from eap_jax.parameters import PROJECTIONS
 from experiments.errors import InputError
 
-_MODULES = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 _WEIGHTS = "adapter_model.safetensors"
 
 
@@ -101,13 +100,9 @@ def save_adapter(
     """
     rank = factors["q"]["a"].shape[1]
     tensors = {}
-    for entry in table(config):
-        if entry.name in factors:
-            module = f"base_model.model.{entry.hf_name.removesuffix('.weight')}"
-            for letter in "ab":
-                matrix = np.asarray(factors[entry.name][letter][entry.layer])
-                name = f"{module}.lora_{letter.upper()}.weight"
-                tensors[name] = np.ascontiguousarray(matrix.astype(jnp.dtype(dtype)))
+    for name, (weight, letter, layer) in _places(config).items():
+        matrix = np.asarray(factors[weight][letter][layer])
+        tensors[name] = np.ascontiguousarray(matrix.astype(jnp.dtype(dtype)))
     settings = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -116,7 +111,7 @@ def save_adapter(
         "lora_alpha": alpha,
         "lora_dropout": 0.0,
         "bias": "none",
-        "target_modules": list(_MODULES),
+        "target_modules": [_module(key_of(LLAMA, name)[0]) for name in PROJECTIONS],
         "inference_mode": True,
     }
     with staged(directory) as folder:
@@ -139,18 +134,13 @@ def read_factors(directory: Path, config: ModelConfig, rank: int, alpha: float) 
         )
     tensors = load_file(directory / _WEIGHTS)
     layers: dict[str, dict[str, list]] = {name: {"a": [], "b": []} for name in PROJECTIONS}
-    for entry in table(config):
-        if entry.name not in layers:
-            continue
-        module = f"base_model.model.{entry.hf_name.removesuffix('.weight')}"
-        for letter in "ab":
-            name = f"{module}.lora_{letter.upper()}.weight"
-            if name not in tensors:
-                raise InputError(
-                    f"{directory / _WEIGHTS}: expected factors of every matrix in the blocks, found "
-                    f"no {name}; merge the adapter into its base first"
-                )
-            layers[entry.name][letter].append(np.asarray(tensors.pop(name)).astype(np.float32))
+    for name, (weight, letter, _) in _places(config).items():
+        if name not in tensors:
+            raise InputError(
+                f"{directory / _WEIGHTS}: expected factors of every matrix in the blocks, found "
+                f"no {name}; merge the adapter into its base first"
+            )
+        layers[weight][letter].append(np.asarray(tensors.pop(name)).astype(np.float32))
     if tensors:
         raise InputError(
             f"{directory / _WEIGHTS}: expected factors of the blocks' matrices alone, found "
@@ -160,3 +150,20 @@ def read_factors(directory: Path, config: ModelConfig, rank: int, alpha: float) 
         name: {letter: jnp.asarray(np.stack(found)) for letter, found in pair.items()}
         for name, pair in layers.items()
     }
+
+
+def _places(config: ModelConfig) -> dict[str, tuple[str, str, int]]:
+    """Weight, letter and layer of each tensor of a PEFT folder, layers rising."""
+    return {
+        f"base_model.model.{entry.hf_name.removesuffix('.weight')}.lora_{letter.upper()}.weight": (
+            entry.name, letter, entry.layer,
+        )
+        for entry in table(config)
+        if entry.name in PROJECTIONS
+        for letter in "ab"
+    }  # fmt: skip
+
+
+def _module(key: str) -> str:
+    """Name of the module in the key of its weight: `self_attn.q_proj.weight` -> `q_proj`."""
+    return key.removesuffix(".weight").rpartition(".")[2]

@@ -128,10 +128,12 @@ def _begin(recipe: Recipe, start: Path | None, output: Path, task: Task) -> _Tra
         checkpoint = load_checkpoint(base, dtype="float32")
         config, trained, frozen = checkpoint.config, checkpoint.params, None
         if recipe.rank:
-            frozen, key = trained, jax.random.key(recipe.seed)
             low_rank.check_names(base)
-            trained = low_rank.initial_factors(frozen, recipe.rank, key)
-            if base != start:
+            frozen = trained
+            if base == start:
+                key = jax.random.key(recipe.seed)
+                trained = low_rank.initial_factors(frozen, recipe.rank, key)
+            else:
                 trained = low_rank.read_factors(start, config, recipe.rank, recipe.alpha)
         unknown = len(tokenizer) - config.vocab_size
         if unknown > 0:
