@@ -1,15 +1,13 @@
 """A LoRA folder is the model that peft makes of it: logits, scores read layer by layer, conversion."""
 
-import functools
-import json
 import shutil
 import warnings
 
 import hf_folder
-import jax
 import numpy as np
 import pytest
 import toys
+from peft_folder import change, logits, write_adapter
 
 from converters.adapter_base import with_base
 from converters.convert import to_hf, to_orbax
@@ -21,7 +19,6 @@ from converters.sameness import same_model
 from converters.stored import StoredWeights
 from eap_jax.attribution import attribute
 from eap_jax.streaming import Work, attribute_streamed
-from eap_jax.transformer import Transformer
 
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -67,40 +64,14 @@ SETTINGS = {
 
 
 def build(root, toy, settings, *, pickled=False, dtype=None):
-    """A base's folder and an adapter's, every trained number random; and peft's model."""
+    """A base's folder and an adapter's, and peft's model."""
     params = toys.random_params(toy.config)
     kinds = {} if dtype is None else {"dtype": dtype[0], "torch_dtype": dtype[1]}
     hf_folder.write_toy(root / "base", toy, params, **kinds)
     model = toys.torch_model(toy, params)
     if dtype is not None:
         model = model.to(getattr(torch, dtype[1]))
-    with warnings.catch_warnings():  # peft's own, about tied ends and fan_in_fan_out
-        warnings.simplefilter("ignore")
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings))
-        torch.manual_seed(0)
-        for parameter in wrapped.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.2 * torch.randn_like(parameter)
-        wrapped.save_pretrained(
-            root / "adapter", safe_serialization=not pickled, save_embedding_layers=False
-        )
-    change(root / "adapter", base_model_name_or_path=str(root / "base"))
-    return root / "base", root / "adapter", wrapped.eval()
-
-
-def change(folder, **keys):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def forward(params, tokens, *, config):
-    return Transformer(config).apply({"params": params}, tokens).logits
-
-
-def logits(folder, tokens):
-    found = load_checkpoint(folder)
-    return np.asarray(forward(found.params, tokens, config=found.config))
+    return write_adapter(root, model, settings, pickled=pickled)
 
 
 @pytest.fixture(scope="module")

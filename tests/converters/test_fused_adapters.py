@@ -1,15 +1,13 @@
 """LoRA on projections that a file holds as one tensor (Phi-3) is the model that peft makes of it."""
 
 import copy
-import functools
-import json
 import warnings
 
 import family_toys
-import jax
 import numpy as np
 import pytest
 import toys
+from peft_folder import change, logits, write_adapter
 
 from converters.convert import to_hf, to_orbax
 from converters.errors import CheckpointError
@@ -19,7 +17,6 @@ from converters.sameness import same_model
 from converters.stored import StoredWeights
 from eap_jax.attribution import attribute
 from eap_jax.streaming import Work, attribute_streamed
-from eap_jax.transformer import Transformer
 
 torch = pytest.importorskip("torch")
 with warnings.catch_warnings():
@@ -47,35 +44,9 @@ SETTINGS = {
 
 
 def build(root, name, settings):
-    """A base's folder and an adapter's, every trained number random; and peft's model."""
+    """A base's folder and an adapter's, and peft's model."""
     family_toys.family_folder(name, root / "base")
-    model = copy.deepcopy(family_toys.torch_family(name))
-    with warnings.catch_warnings():  # peft's own, about tied ends
-        warnings.simplefilter("ignore")
-        wrapped = peft.get_peft_model(model, peft.LoraConfig(task_type="CAUSAL_LM", **settings))
-        torch.manual_seed(0)
-        for parameter in wrapped.parameters():
-            if parameter.requires_grad:
-                parameter.data += 0.2 * torch.randn_like(parameter)
-        wrapped.save_pretrained(root / "adapter", save_embedding_layers=False)
-    change(root / "adapter", base_model_name_or_path=str(root / "base"))
-    return root / "base", root / "adapter", wrapped.eval()
-
-
-def change(folder, **keys):
-    path = folder / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
-
-
-@functools.partial(jax.jit, static_argnames="config")
-def forward(params, tokens, *, config):
-    return Transformer(config).apply({"params": params}, tokens).logits
-
-
-def logits(folder, tokens):
-    found = load_checkpoint(folder)
-    config = found.config.for_length(tokens.shape[1])
-    return np.asarray(forward(found.params, tokens, config=config))
+    return write_adapter(root, copy.deepcopy(family_toys.torch_family(name)), settings)
 
 
 @pytest.fixture(scope="module")
