@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from answered_runs import answers_counted, files
 from html_page import Page
 
 from experiments.along_grid import run_along
 from experiments.errors import InputError
 from experiments.report import report
-from experiments.responses import generated
 from experiments.study.pairs import PAIRS
 from experiments.study.rule import Rule
 from experiments.study.settings import QuestionSource, Study
@@ -47,27 +47,10 @@ def run(training, workdir):
         )
         for pair in found.pairs.values()
     ]  # fmt: skip
-    said, answered, original = [], [], generated.answer_questions
-
-    def counted(*args, **settings):
-        answered.append(settings["path"].relative_to(workdir).as_posix())
-        return original(*args, **settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        # Pages and figures of one step have tests of their own.
-        patch.setattr(report, "write_report", lambda directory: directory / "report.html")
-        patch.setattr(generated, "answer_questions", counted)
+    said = []
+    with answers_counted(workdir) as answered:
         outcome, steps = run_along(found, studies, said.append)
     return said, outcome, steps, answered
-
-
-def files(workdir):
-    """Contents of what was measured; a manifest holds the time that it took."""
-    return {
-        path.relative_to(workdir): path.read_bytes()
-        for path in workdir.rglob("*")
-        if path.is_file() and ".locks" not in path.parts and path.name != "manifest.json"
-    }
 
 
 @pytest.fixture(scope="module")

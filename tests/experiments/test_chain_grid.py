@@ -6,13 +6,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from answered_runs import answers_counted, files
 from html_page import Page
 
 from experiments.chain_grid import run_chain
 from experiments.errors import InputError
 from experiments.report import page as page_module
 from experiments.report import report
-from experiments.responses import generated
 from experiments.study.chains import find_chain
 from experiments.study.pairs import PAIRS
 from experiments.study.rule import Rule
@@ -41,27 +41,10 @@ def run(chain, workdir):
         )
         for pair in chain.pairs.values()
     ]  # fmt: skip
-    said, answered, original = [], [], generated.answer_questions
-
-    def counted(*args, **settings):
-        answered.append(settings["path"].relative_to(workdir / f"chain_{chain.name}").as_posix())
-        return original(*args, **settings)
-
-    with pytest.MonkeyPatch.context() as patch:
-        # Pages and figures of one comparison have tests of their own.
-        patch.setattr(report, "write_report", lambda directory: directory / "report.html")
-        patch.setattr(generated, "answer_questions", counted)
+    said = []
+    with answers_counted(workdir / f"chain_{chain.name}") as answered:
         outcome, directories = run_chain(chain, studies, said.append)
     return said, outcome, directories, answered
-
-
-def files(workdir):
-    """Contents of what was measured; a manifest holds the time that it took."""
-    return {
-        path.relative_to(workdir): path.read_bytes()
-        for path in workdir.rglob("*")
-        if path.is_file() and ".locks" not in path.parts and path.name != "manifest.json"
-    }
 
 
 @pytest.fixture(scope="module")
